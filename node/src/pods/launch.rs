@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use amphipod_shim_api::stdio::{Sinks, StdioUri};
 use amphipod_shim_api::{CreateTask, RootfsMount, TaskClient, TaskError};
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::cgroup::{self, PodCgroupError};
 use super::context::Context;
@@ -12,6 +13,7 @@ use super::failure::{FailureKind, StartFailure};
 use super::record::{Exit, Record, RuntimeKind, State};
 use super::runtime;
 use super::start::release;
+use super::stuck;
 use super::tasks::let_shim_go;
 use super::view::PodView;
 use crate::images::{Image, ImageKind, Images};
@@ -162,6 +164,7 @@ async fn create(
                 .map_err(|e| format!("failed to save the record of the container: {e}"))?;
         }
         let task = ctx.tasks.of(&address);
+        let begun = Instant::now();
         match task.create(request).await {
             Ok(_) => {
                 if let Some(namespace) = shared_by {
@@ -175,9 +178,12 @@ async fn create(
                 }
             }
             Err(e) => {
-                // It serves, and others of the namespace may have been told so: it lingers like one that has served.
-                if let Some(namespace) = shared_by {
-                    ctx.shims.note(namespace, &address);
+                let serves = !matches!(e, TaskError::Timeout(_)) || answers(&task, &record.id, begun).await;
+                match shared_by {
+                    // Others of the namespace may have been told so: it lingers like one that has served.
+                    Some(namespace) if serves => ctx.shims.note(namespace, &address),
+                    Some(namespace) => ctx.shims.forget(namespace),
+                    None => {}
                 }
                 return Err(format!(
                     "failed to create containerd task: failed to create shim task: {e}"
@@ -185,6 +191,13 @@ async fn create(
             }
         }
     }
+}
+
+/// Whether a shim that has not made a task since `begun` answers at least: one that is slow is left to it, one that is stuck is
+/// ended, or the next container would meet it again.
+async fn answers(task: &TaskClient, id: &str, begun: Instant) -> bool {
+    let state = stuck::answer_of(task.address(), begun, || task.state(id)).await;
+    !matches!(state, Err(TaskError::Disconnected(_) | TaskError::Timeout(_)))
 }
 
 /// Removes a task that was created and did not start.

@@ -13,7 +13,10 @@ use std::time::Duration;
 use amphipod_shim_api::start::{ServeError, forget_all_dead, forget_dead};
 use amphipod_shim_api::{ShimAddress, TaskClient};
 use futures::{StreamExt, stream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use super::stuck;
 
 /// Namespaces remembered; with more of them all are asked for anew.
 const MOST: usize = 1000;
@@ -30,6 +33,12 @@ pub const AT_ONCE: usize = 32;
 const TASK_API: u32 = 3;
 /// Time that shims of an earlier agent have to take it in that they may go: nobody waits for it longer, Pods do.
 const DISMISS_LIMIT: Duration = Duration::from_secs(5);
+
+/// Whoever starts a shim, or ends, holds their lock for a moment. What one that does not let go of it keeps from being removed goes
+/// next time.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A shim, and whether somebody is going to tell it that it may go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +74,7 @@ impl Shims {
                 if let Some(known) = shims.known().get_mut(&namespace) {
                     known.is_leaving = false;
                 }
-                if let Err(error) = TaskClient::new(address).shutdown("").await {
+                if let Err(error) = stuck::let_go(TaskClient::new(address), String::new()).await {
                     tracing::debug!(%error, namespace, "the shim stays");
                 }
             });
@@ -108,25 +117,25 @@ pub fn addresses(run_dir: &Path) -> io::Result<Vec<ShimAddress>> {
 }
 
 /// Tells every shim that it may go: those between two containers when an earlier agent ended would stay for good. One that
-/// has containers stays. To be called before Pods are worked on.
+/// has containers stays, one that does not answer is ended by and by. To be called before Pods are worked on.
 pub async fn dismiss(run_dir: &Path) {
     let all = addresses(run_dir).unwrap_or_else(|error| {
         tracing::warn!(%error, "the shims of an earlier agent cannot be listed");
         Vec::new()
     });
     let tell = |shim: ShimAddress| async move {
-        let told = TaskClient::new(shim.clone()).shutdown("").await;
+        let told = stuck::let_go(TaskClient::new(shim.clone()), String::new()).await;
         if let Err(error) = told {
             tracing::debug!(%error, ?shim, "nobody serves here any more");
         }
     };
-    let told = stream::iter(all).for_each_concurrent(AT_ONCE, tell);
+    let told = tokio::spawn(stream::iter(all).for_each_concurrent(AT_ONCE, tell));
     if tokio::time::timeout(DISMISS_LIMIT, told).await.is_err() {
         tracing::warn!("not every shim of an earlier agent took it in that it may go");
     }
 }
 
-/// Removes what shims that were killed have left beside those that live. Waits while one is being started.
+/// Removes what shims that were killed have left beside those that live. Waits while one is being started, but not for ever.
 pub async fn sweep(run_dir: &Path) {
     let sockets = run_dir.join(SOCKETS);
     aside(move || forget_all_dead(&sockets)).await;
@@ -144,11 +153,17 @@ fn socket(address: &ShimAddress) -> Option<PathBuf> {
     address.address.strip_prefix("unix://").map(PathBuf::from)
 }
 
-async fn aside(forget: impl FnOnce() -> Result<(), ServeError> + Send + 'static) {
-    match tokio::task::spawn_blocking(forget).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "what killed shims have left stays"),
-        Err(error) => tracing::error!(%error, "what killed shims have left stays"),
+/// Tries until the lock of shims can be had, for some time.
+async fn aside(forget: impl Fn() -> Result<(), ServeError> + Clone + Send + 'static) {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match tokio::task::spawn_blocking(forget.clone()).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) if error.is_busy() && Instant::now() < deadline => {}
+            Ok(Err(error)) => return tracing::warn!(%error, "what killed shims have left stays"),
+            Err(error) => return tracing::error!(%error, "what killed shims have left stays"),
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
     }
 }
 

@@ -1,16 +1,20 @@
-//! Shims that do not answer when a container of theirs is to end. Owns how long they are waited for, and their end.
+//! Shims that do not answer. Owns how long they are waited for, whoever it is that waits, and their end.
 //!
 //! Refuses to know what is left of their containers: whoever waits for those learns that they are lost, and cleans up.
+
+mod diagnosis;
 
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use amphipod_shim_api::ShimAddress;
-use nix::sys::signal::{Signal, kill};
+use amphipod_shim_api::{ShimAddress, TaskClient, TaskError};
 use nix::unistd::Pid;
+use rustix::process::{Pid as Process, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::Instant;
+
+use self::diagnosis::Bound;
 
 /// A shim that has not answered for so long is ended: upstream's `runtimeRequestTimeout`, after which its kubelet has given up.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -39,6 +43,14 @@ pub enum Next {
 }
 
 impl Unanswered {
+    /// The first of the calls was made at `begun`.
+    fn since(begun: Instant) -> Self {
+        Self {
+            since: Some(begun),
+            pause: Duration::ZERO,
+        }
+    }
+
     /// Notes whether a call that was made at `begun` was answered, `now`.
     pub fn note(&mut self, begun: Instant, now: Instant, answered: bool) -> Next {
         if answered {
@@ -62,58 +74,142 @@ pub fn told(container: &str) -> String {
     )
 }
 
+/// What a shim answers, asked again and again; silent since `begun`. One that keeps silent for too long is ended and asked once
+/// more: nobody answers then.
+///
+/// # Errors
+/// The shim's; [`TaskError::Timeout`] only where its end was in vain.
+pub async fn answer_of<A, F: Future<Output = Result<A, TaskError>>>(
+    shim: &ShimAddress,
+    begun: Instant,
+    ask: impl Fn() -> F,
+) -> Result<A, TaskError> {
+    let mut unanswered = Unanswered::since(begun);
+    loop {
+        let (begun, answer) = (Instant::now(), ask().await);
+        match unanswered.note(begun, Instant::now(), !is_silence(&answer)) {
+            Next::Fine => return answer,
+            Next::Wait(pause) => tokio::time::sleep(pause).await,
+            Next::End(_) => {
+                end_shim(shim.clone()).await;
+                return ask().await;
+            }
+        }
+    }
+}
+
+fn is_silence<A>(answer: &Result<A, TaskError>) -> bool {
+    matches!(answer, Err(TaskError::Timeout(_)))
+}
+
+/// Tells a shim that it may go, on behalf of the container `id` or of none. Nobody waits for one that does not answer: it is asked
+/// on aside, and ended when that lasts, since nobody else may ever ask it for anything.
+///
+/// # Errors
+/// Those of the first call: the shim stays, or is gone already.
+pub async fn let_go(client: TaskClient, id: String) -> Result<(), TaskError> {
+    let begun = Instant::now();
+    let told = client.shutdown(&id).await;
+    if is_silence(&told) {
+        tokio::spawn(async move {
+            let told = answer_of(client.address(), begun, || client.shutdown(&id)).await;
+            tracing::debug!(?told, ?client, "a shim was told again that it may go");
+        });
+    }
+    told
+}
+
+/// Whoever has tasks there, of other Pods too, has waited in vain as long.
+pub async fn end_shim(shim: ShimAddress) {
+    let address = shim.address.clone();
+    match tokio::task::spawn_blocking(move || end(&shim)).await {
+        Ok(Ok(pids)) if pids.is_empty() => {
+            tracing::warn!(address, "a shim does not answer, and nobody was found who is it")
+        }
+        Ok(Ok(pids)) => tracing::warn!(address, ?pids, "a shim that did not answer was ended"),
+        Ok(Err(error)) => {
+            tracing::error!(address, %error, "a shim does not answer, and it is not known who it is")
+        }
+        Err(error) => tracing::error!(address, %error, "a shim that does not answer was not ended"),
+    }
+}
+
 /// Ends the processes that hold the socket of a shim: itself, and what it was about to become a container. They need not answer
-/// to anything.
+/// to anything. Who listens elsewhere, in another network namespace, is not looked at.
 ///
 /// # Errors
 /// When it is not known who they are.
-pub fn end(shim: &ShimAddress) -> io::Result<Vec<Pid>> {
+fn end(shim: &ShimAddress) -> io::Result<Vec<Pid>> {
     let path = shim.address.strip_prefix("unix://").unwrap_or(&shim.address);
-    let holders = match inode(&fs::read_to_string(SOCKETS)?, path) {
-        Some(inode) => holders(&format!("socket:[{inode}]"))?,
-        None => Vec::new(),
+    let sockets = fs::read_to_string(SOCKETS)?;
+    let inode = match inodes(&sockets, path)[..] {
+        [] => return Ok(Vec::new()),
+        [inode] => inode,
+        ref all => bound_at(Path::new(path), all)?,
     };
-    for pid in &holders {
-        // One that is gone by now has ended too.
-        let _ = kill(*pid, Signal::SIGKILL);
-    }
-    Ok(holders)
+    let file = format!("socket:[{inode}]");
+    let ended = processes()?.into_iter().filter(|pid| end_holder(*pid, &file));
+    Ok(ended.collect())
 }
 
-/// The inode of who listens at `path`. Lines are `Num RefCount Protocol Flags Type St Inode Path`; flag 0x10000 is for listening.
-fn inode<'a>(sockets: &'a str, path: &str) -> Option<&'a str> {
-    sockets.lines().find_map(|line| {
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        match words[..] {
-            [_, _, _, "00010000", _, _, inode, found] if found == path => Some(inode),
-            _ => None,
-        }
+/// The one of several sockets that is bound to what is at `path`. The others' are of the same name below root directories of their
+/// own.
+fn bound_at<'a>(path: &Path, inodes: &[&'a str]) -> io::Result<&'a str> {
+    let here = Bound::at(path)?;
+    let is_here = |inode: &&&str| {
+        let bound = inode.parse().ok().and_then(|inode| Bound::of(inode).ok()?);
+        bound.as_ref() == Some(&here)
+    };
+    let found = inodes.iter().find(is_here).copied();
+    found.ok_or_else(|| {
+        io::Error::other("several listen at a path of this name, none of them known for this one")
     })
 }
 
-/// Processes with a descriptor of this file, but this one.
-fn holders(file: &str) -> io::Result<Vec<Pid>> {
-    let this = std::process::id();
-    let pids = fs::read_dir("/proc")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| *pid != this);
-    let holds = |pid: &u32| {
-        // A process that ends meanwhile holds nothing.
-        let mut all = fs::read_dir(format!("/proc/{pid}/fd"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        all.any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == Path::new(file)))
+/// The inodes of all who listen at `path`, whatever root directory it is below. Lines are `Num RefCount Protocol Flags Type St Inode
+/// Path`; flag 0x10000 is for listening.
+fn inodes<'a>(sockets: &'a str, path: &str) -> Vec<&'a str> {
+    let inode = |line: &'a str| {
+        let words = line.strip_suffix(path)?.strip_suffix(' ')?;
+        let words: Vec<&str> = words.split_ascii_whitespace().collect();
+        match words[..] {
+            [_, _, _, "00010000", _, _, inode] => Some(inode),
+            _ => None,
+        }
     };
-    let pids = pids.filter(holds).filter_map(|pid| i32::try_from(pid).ok());
-    Ok(pids.map(Pid::from_raw).collect())
+    sockets.lines().filter_map(inode).collect()
+}
+
+/// All processes but this one.
+fn processes() -> io::Result<Vec<Pid>> {
+    let this = Pid::this();
+    let pids = fs::read_dir("/proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .map(Pid::from_raw)
+        .filter(|pid| *pid != this);
+    Ok(pids.collect())
+}
+
+/// Ends a process if it has a descriptor of this file. What was looked at is what is ended: the number may be another's by then, the
+/// descriptor of a process is not.
+fn end_holder(pid: Pid, file: &str) -> bool {
+    let process = || pidfd_open(Process::from_raw(pid.as_raw())?, PidfdFlags::empty()).ok();
+    // One that has ended meanwhile holds nothing.
+    let Some(process) = process() else { return false };
+    let mut all = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let holds = all.any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == Path::new(file)));
+    holds && pidfd_send_signal(process, Signal::KILL).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::{UnixListener, UnixStream};
-    use std::process::Command;
+    use std::path::PathBuf;
+    use std::process::{Child, Command};
 
     use super::*;
 
@@ -147,16 +243,40 @@ mod tests {
         }
     }
 
+    /// Starts one that holds a socket and answers nobody.
+    fn silent(home: &Path, name: &str) -> (PathBuf, Child) {
+        let path = home.join(name);
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut process = Command::new("/bin/sleep");
+        let process = process.arg("1000").stdin(OwnedFd::from(listener));
+        (path, process.spawn().unwrap())
+    }
+
+    /// Who was asked before is not waited for as long again.
+    #[tokio::test]
+    async fn who_was_silent_for_long_is_ended_and_then_gone() {
+        let home = tempfile::tempdir().unwrap();
+        let (path, mut process) = silent(home.path(), "s");
+        let client = TaskClient::new(address(&path));
+        let ask = async || {
+            let limit = Duration::from_millis(10);
+            let answer = tokio::time::timeout(limit, client.state("c")).await;
+            answer.unwrap_or_else(|_| Err(TaskError::Timeout("State".into())))
+        };
+        let begun = Instant::now().checked_sub(PATIENCE).unwrap();
+        let mut answer = answer_of(client.address(), begun, ask).await;
+        assert!(!process.wait().unwrap().success());
+        // The kernel may have taken its time.
+        while is_silence(&answer) {
+            answer = ask().await;
+        }
+        assert!(matches!(answer, Err(TaskError::Disconnected(_))), "{answer:?}");
+    }
+
     #[test]
     fn who_holds_a_socket_is_ended_and_nobody_else() {
         let home = tempfile::tempdir().unwrap();
-        let listen = |name: &str| {
-            let path = home.path().join(name);
-            let listener = UnixListener::bind(&path).unwrap();
-            let mut process = Command::new("/bin/sleep");
-            let process = process.arg("1000").stdin(OwnedFd::from(listener));
-            (path, process.spawn().unwrap())
-        };
+        let listen = |name: &str| silent(home.path(), name);
         let ((stuck, mut process), (other, mut living)) = (listen("stuck"), listen("other"));
         let client = UnixStream::connect(&stuck).unwrap();
         let ended = end(&address(&stuck)).unwrap();
@@ -167,5 +287,42 @@ mod tests {
         end(&address(&other)).unwrap();
         living.wait().unwrap();
         drop(client);
+    }
+
+    /// A host's Pod may have the path in its own root directory.
+    #[test]
+    fn who_listens_at_another_file_of_that_name_is_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let (path, mut decoy) = silent(home.path(), "s");
+        fs::rename(&path, home.path().join("elsewhere")).unwrap();
+        let (_, mut stuck) = silent(home.path(), "s");
+        let ended = end(&address(&path)).unwrap();
+        assert_eq!(ended, [Pid::from_raw(i32::try_from(stuck.id()).unwrap())]);
+        stuck.wait().unwrap();
+        assert_eq!(decoy.try_wait().unwrap(), None);
+        decoy.kill().and_then(|()| decoy.wait()).unwrap();
+    }
+
+    #[test]
+    fn only_who_listens_at_the_very_path_counts() {
+        let line = |flags: &str, inode: usize, path: &str| {
+            format!("0000000000000000: 00000002 00000000 {flags} 0001 01 {inode:>5} {path}\n")
+        };
+        let sockets = [
+            "Num       RefCount Protocol Flags    Type St Inode Path\n".to_owned(),
+            line("00000000", 1, "/run/a b/s.sock"),
+            line("00010000", 2, "/run/a b/s.sock"),
+            line("00010000", 3, "/other /run/a b/s.sock"),
+            line("00010000", 4, "/run/s.sock"),
+            line("00010000", 5, "/run/s.sock"),
+        ]
+        .concat();
+        for (path, expected) in [
+            ("/run/a b/s.sock", &["2"][..]),
+            ("/run/s.sock", &["4", "5"]),
+            ("b/s.sock", &[]),
+        ] {
+            assert_eq!(inodes(&sockets, path), expected, "{path}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amphipod_shim_api::{Exit as TaskExit, ShimAddress, TaskClient, TaskClients, TaskError, TaskStatus};
+use amphipod_shim_api::{Exit as TaskExit, TaskClient, TaskClients, TaskError, TaskState, TaskStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::time::Instant;
@@ -43,15 +43,14 @@ const RECONNECT_AFTER: Duration = Duration::from_millis(200);
 /// A connection that lasted so long was no failed attempt: others use it too, and may have broken it.
 const LASTED: Duration = Duration::from_secs(5);
 
-/// What became of a recorded task while nobody watched; `None` when it never ran.
+/// What became of a recorded task while nobody watched; `None` when it never ran. Takes as long as its shim is waited for.
 pub async fn adopt(ctx: &Context, pod: &Pod, record: Record) -> Option<Record> {
     if record.exit().is_some() {
         return Some(record);
     }
-    let address = record.address.clone().filter(|_| record.boot_id == ctx.boot_id);
-    let state = match address {
-        Some(address) => ctx.tasks.of(&address).state(&record.id).await.ok(),
-        None => None,
+    let state = state(ctx, &record);
+    let Some(state) = ctx.shutdown.run_until_cancelled(state).await else {
+        return Some(record);
     };
     match (state.map(|s| (s.status, s.exit)), record.is_running()) {
         (Some((TaskStatus::Stopped, exit)), _) => Some(ended(ctx, pod, record, exit).await),
@@ -63,6 +62,15 @@ pub async fn adopt(ctx: &Context, pod: &Pod, record: Record) -> Option<Record> {
             None
         }
     }
+}
+
+/// What the shim of an attempt says of it; `None` when its task is nowhere. A shim that does not answer may still run it: it is
+/// not lost before that one has ended.
+async fn state(ctx: &Context, record: &Record) -> Option<TaskState> {
+    let address = record.address.as_ref();
+    let client = ctx.tasks.of(address.filter(|_| record.boot_id == ctx.boot_id)?);
+    let state = stuck::answer_of(client.address(), Instant::now(), || client.state(&record.id));
+    state.await.ok()
 }
 
 /// Removes an attempt that was prepared and never ran.
@@ -182,7 +190,7 @@ pub async fn let_shim_go(ctx: &Context, record: &Record) {
     let lingers = ctx
         .shims
         .let_go(&record.pod_namespace, address, ctx.shutdown.clone());
-    if !lingers && let Err(error) = ctx.tasks.of(address).shutdown(&record.id).await {
+    if !lingers && let Err(error) = stuck::let_go(ctx.tasks.of(address), record.id.clone()).await {
         tracing::debug!(%error, id = record.id, "the shim stays");
     }
 }
@@ -272,12 +280,16 @@ pub async fn resize(
     Ok(())
 }
 
-/// Tells the shim of a guest what its Pod has as a whole.
-pub async fn bound(ctx: &Context, record: &Record, bounds: HashMap<String, String>) {
-    let Some(address) = &record.address else { return };
-    if let Err(error) = ctx.tasks.of(address).bound(&record.id, bounds).await {
-        tracing::warn!(%error, id = record.id, "what the guests of a Pod may use together is not set yet");
-    }
+/// Tells the shim of a guest what its Pod has as a whole; answers whether it took it.
+pub async fn bound(ctx: &Context, record: &Record, bounds: HashMap<String, String>) -> bool {
+    let Some(address) = &record.address else {
+        return true;
+    };
+    let told = ctx.tasks.of(address).bound(&record.id, bounds).await;
+    let told = told.inspect_err(
+        |error| tracing::warn!(%error, id = record.id, "what the guests of a Pod may use together is not set yet"),
+    );
+    told.is_ok()
 }
 
 /// Memory in use is not taken away: on cgroup v2 the kernel would end the container for it.
@@ -358,7 +370,7 @@ impl Stopping {
                 }
                 Next::End(pause) => {
                     self.tell_stuck();
-                    end_shim(client.address().clone()).await;
+                    stuck::end_shim(client.address().clone()).await;
                     pause
                 }
             };
@@ -399,18 +411,6 @@ impl Stopping {
             let recorder = &self.ctx.recorder;
             recorder.container(view, &container.name, Warning, "FailedPreStopHook", message);
         }
-    }
-}
-
-/// Whoever has tasks there, of other Pods too, has waited in vain as long.
-async fn end_shim(shim: ShimAddress) {
-    let address = shim.address.clone();
-    match tokio::task::spawn_blocking(move || stuck::end(&shim)).await {
-        Ok(Ok(pids)) => tracing::warn!(address, ?pids, "a shim that did not answer was ended"),
-        Ok(Err(error)) => {
-            tracing::error!(address, %error, "a shim does not answer, and it is not known who it is")
-        }
-        Err(error) => tracing::error!(address, %error, "a shim that does not answer was not ended"),
     }
 }
 

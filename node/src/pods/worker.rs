@@ -85,6 +85,10 @@ enum Outcome {
         record: Record,
         result: Result<(), ResizeError>,
     },
+    /// The shim of the Pod's guests may know no more than this Pod of what they have together.
+    Bounded {
+        known: Arc<Pod>,
+    },
     TornDown(Result<(), TearDownError>),
     Refreshed(Result<(), Unmounted>),
     Stopped,
@@ -130,7 +134,9 @@ pub async fn run(ctx: Arc<Context>, mut desired: watch::Receiver<Desired>) {
     let mut worker = Worker::new(ctx, first, reports);
     // A box of its own: it is large, and the worker lives on.
     Box::pin(worker.adopt()).await;
-    while !worker.step() {
+    // What was not learnt is for the next agent to learn: nothing is decided without.
+    let is_ending = shutdown.is_cancelled();
+    while !is_ending && !worker.step() {
         if shutdown
             .run_until_cancelled(worker.wait(&mut desired))
             .await
@@ -222,6 +228,8 @@ impl Worker {
             .filter(Record::is_running)
             .collect();
         running.into_iter().for_each(|record| self.watch(record));
+        // What the shim was told last nobody knows.
+        self.bound_anew(Arc::default());
         self.consider_resize();
     }
 

@@ -125,11 +125,27 @@ struct Kept {
     closed: bool,
 }
 
+/// Instances that are no longer kept hold their memory until they are gone: who comes for it meanwhile waits, and does not
+/// take it that nobody has any to spare.
+#[derive(Default)]
+struct Leaving(Mutex<()>);
+
+impl Leaving {
+    /// Throws away what is taken, and hands on what is said of it. Others take nothing before that.
+    fn throw_away<T, A>(&self, take: impl FnOnce() -> (T, A)) -> A {
+        let _others_wait = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (old, said) = take();
+        drop(old);
+        said
+    }
+}
+
 /// The instances of one container.
 pub struct Instances {
     mould: Mould,
     turns: Arc<Semaphore>,
     kept: Mutex<Kept>,
+    leaving: Leaving,
 }
 
 impl Instances {
@@ -138,6 +154,7 @@ impl Instances {
         let this = Arc::new(Self {
             turns: Arc::new(Semaphore::new(mould.container.serving.concurrency)),
             kept: Mutex::default(),
+            leaving: Leaving::default(),
             mould,
         });
         let spare: Weak<dyn Spare> = Arc::downgrade(&(Arc::clone(&this) as Arc<dyn Spare>));
@@ -236,14 +253,14 @@ impl Instances {
 
     /// Answers when to look again. The least recently used are at the front.
     fn throw_away(&self, now: Instant) -> Option<Instant> {
-        let mut kept = self.kept();
-        let fresh = kept.instances.partition_point(|one| one.since + IDLE <= now);
-        let old: Vec<Instance> = kept.instances.drain(..fresh).collect();
-        let next = kept.instances.first().map(|one| one.since + IDLE);
-        kept.sweeping = next.is_some();
-        drop(kept);
-        drop(old);
-        next
+        self.leaving.throw_away(|| {
+            let mut kept = self.kept();
+            let fresh = kept.instances.partition_point(|one| one.since + IDLE <= now);
+            let old: Vec<Instance> = kept.instances.drain(..fresh).collect();
+            let next = kept.instances.first().map(|one| one.since + IDLE);
+            kept.sweeping = next.is_some();
+            (old, next)
+        })
     }
 
     /// Whether none is kept, and nothing waits to throw one away.
@@ -266,8 +283,8 @@ impl Instances {
 /// Idle ones, when others of the Pod need their memory.
 impl Spare for Instances {
     fn let_go(&self) {
-        let old = std::mem::take(&mut self.kept().instances);
-        drop(old);
+        self.leaving
+            .throw_away(|| (std::mem::take(&mut self.kept().instances), ()));
     }
 }
 
@@ -299,6 +316,30 @@ mod tests {
         times.sort();
         let at = |share: f64| times[(times.len() as f64 * share) as usize];
         let _ = writeln!(std::io::stderr(), "{what}: p50 {:?}, p99 {:?}", at(0.5), at(0.99));
+    }
+
+    /// Says that its end has begun, and waits a moment, in which others who do not wait for it would come.
+    struct Slow<'a>(std::sync::mpsc::Sender<()>, &'a std::sync::atomic::AtomicBool);
+
+    impl Drop for Slow<'_> {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+            std::thread::park_timeout(Duration::from_millis(50));
+            self.1.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    /// One that grew meanwhile was ended for want of memory that was just being given back.
+    #[test]
+    fn who_needs_memory_that_is_being_given_back_waits_for_it() {
+        let (leaving, is_gone) = (Leaving::default(), std::sync::atomic::AtomicBool::new(false));
+        let (begins, begun) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| leaving.throw_away(|| (Slow(begins, &is_gone), ())));
+            begun.recv().unwrap();
+            let seen = leaving.throw_away(|| ((), is_gone.load(std::sync::atomic::Ordering::Relaxed)));
+            assert!(seen, "nothing to spare was found while something was on its way");
+        });
     }
 
     #[tokio::test]

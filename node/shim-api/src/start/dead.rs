@@ -12,17 +12,17 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
-use super::server::{ServeError, full_mark, lock, old_logs, remove};
+use super::server::{ServeError, full_mark, old_logs, remove, try_lock};
 
 /// Removes what the server of this socket has left, if it is dead. What it had to say is kept as of one that went by itself.
 ///
 /// # Errors
-/// When the directory cannot be locked.
+/// When the directory cannot be locked: nobody waits for another here ([`ServeError::is_busy`]).
 pub fn forget_dead(socket: &Path) -> Result<(), ServeError> {
     let Some(directory) = socket.parent().filter(|directory| directory.is_dir()) else {
         return Ok(());
     };
-    let _lock = lock(&directory.join("lock"))?;
+    let _lock = try_lock(&directory.join("lock"))?;
     forget(socket);
     old_logs(directory).into_iter().for_each(remove);
     Ok(())
@@ -31,12 +31,12 @@ pub fn forget_dead(socket: &Path) -> Result<(), ServeError> {
 /// The same of every server that has something in `directory`.
 ///
 /// # Errors
-/// When the directory cannot be locked, or read.
+/// As of [`forget_dead`], and when the directory cannot be read.
 pub fn forget_all_dead(directory: &Path) -> Result<(), ServeError> {
     if !directory.is_dir() {
         return Ok(());
     }
-    let _lock = lock(&directory.join("lock"))?;
+    let _lock = try_lock(&directory.join("lock"))?;
     let sockets = sockets(directory).map_err(|source| ServeError::Directory {
         path: directory.into(),
         source,
@@ -86,6 +86,7 @@ fn is_dead(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::fcntl::{Flock, FlockArg};
     use std::os::unix::net::UnixListener;
 
     fn left(directory: &Path) -> Vec<String> {
@@ -131,6 +132,22 @@ mod tests {
         assert_eq!(left(directory), ["a.full", "a.log", "a.sock", "lock"]);
         drop(living);
         forget_dead(&directory.join("a.sock")).unwrap();
+        assert_eq!(left(directory), ["lock"]);
+    }
+
+    #[test]
+    fn who_keeps_the_lock_is_not_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path();
+        drop(server(directory, "killed", ""));
+        let file = fs::File::create(directory.join("lock")).unwrap();
+        let held = Flock::lock(file, FlockArg::LockExclusive).unwrap();
+        let socket = directory.join("killed.sock");
+        for forgotten in [forget_all_dead(directory), forget_dead(&socket)] {
+            assert!(forgotten.unwrap_err().is_busy());
+        }
+        drop(held);
+        forget_dead(&socket).unwrap();
         assert_eq!(left(directory), ["lock"]);
     }
 

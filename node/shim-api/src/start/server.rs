@@ -59,6 +59,13 @@ pub enum ServeError {
     Systemd(#[from] SystemdError),
 }
 
+impl ServeError {
+    /// Whether another has the lock now, who may let go of it at any time, or have been stopped.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Lock { source, .. } if source.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
 /// The program to run as the server: it is called as `program words… -namespace N -id GROUP -address SOCKET serve`.
 #[derive(Debug, Clone)]
 pub struct Served {
@@ -196,20 +203,33 @@ fn socket_name(namespace: &str, group: &str) -> String {
     name
 }
 
-pub(super) fn lock(path: &Path) -> Result<Flock<File>, ServeError> {
-    let fail = |source| ServeError::Lock {
-        path: path.into(),
-        source,
-    };
-    let file = OpenOptions::new()
+fn lock(path: &Path) -> Result<Flock<File>, ServeError> {
+    let file = lock_file(path)?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| unlocked(path, errno.into()))
+}
+
+/// The same, but nobody waits for another who holds it: [`io::ErrorKind::WouldBlock`].
+pub(super) fn try_lock(path: &Path) -> Result<Flock<File>, ServeError> {
+    let file = lock_file(path)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| unlocked(path, errno.into()))
+}
+
+fn lock_file(path: &Path) -> Result<File, ServeError> {
+    OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
-        .map_err(fail)?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| fail(errno.into()))
+        .map_err(|source| unlocked(path, source))
+}
+
+fn unlocked(path: &Path, source: io::Error) -> ServeError {
+    ServeError::Lock {
+        path: path.into(),
+        source,
+    }
 }
 
 /// Nobody answers on the path (checked under the lock), so what is there is left from a server that died.

@@ -33,7 +33,7 @@ impl Worker {
                 result,
             } => {
                 self.started(container, result);
-                self.bound_anew(&pod);
+                self.bound_anew(pod);
             }
             Outcome::Ended { record, end } => self.settle_end(record, end),
             Outcome::Exited(record) => self.exited(record),
@@ -48,6 +48,7 @@ impl Worker {
                 self.warn_all(told);
             }
             Outcome::Refreshed(Ok(())) => self.volume_failures = unmounted::Failures::default(),
+            Outcome::Bounded { known } => self.bound_anew(known),
             Outcome::Stopped => {}
         }
     }

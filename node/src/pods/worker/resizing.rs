@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use super::{Outcome, Worker};
 use crate::bundle::guest::bounds_since;
@@ -152,21 +152,30 @@ impl Worker {
         }
     }
 
-    /// A container that was made while its Pod was being resized has told its shim what the Pod had before: the shim is told what it
-    /// has now.
-    pub(super) fn bound_anew(&mut self, made_from: &Pod) {
-        let specs = made_from.spec.as_ref().zip(self.pod.spec.as_ref());
-        let Some(bounds) = specs.and_then(|(before, now)| bounds_since(before, now)) else {
+    /// Tells the shim of the Pod's guests, if any runs, what they have together now, where it may know no more than the Pod as it was
+    /// `before`: a container that was made while its Pod was being resized has told it that. Until it takes it.
+    pub(super) fn bound_anew(&mut self, before: Arc<Pod>) {
+        let nothing = PodSpec::default();
+        let [old, now] = [&before, &self.pod].map(|pod| pod.spec.as_ref().unwrap_or(&nothing));
+        let Some(bounds) = bounds_since(old, now) else {
             return;
         };
         let running = |record: &&Record| record.is_running() && record.is_wasm();
         let mut all = self.seen.containers.values();
         let guest = all.find_map(|seen| seen.last.as_ref().filter(running));
         let Some(record) = guest.cloned() else { return };
-        let ctx = self.ctx.clone();
+        let (ctx, told) = (self.ctx.clone(), self.pod.clone());
         self.under_way.spawn(async move {
-            tasks::bound(&ctx, &record, bounds).await;
-            Outcome::Stopped
+            let known = match tasks::bound(&ctx, &record, bounds).await {
+                // Another resize may have been agreed on meanwhile, and its words been overtaken.
+                true => told,
+                // Guests use more than that now.
+                false => {
+                    tokio::time::sleep(RETRY.unsigned_abs()).await;
+                    before
+                }
+            };
+            Outcome::Bounded { known }
         });
     }
 
