@@ -323,6 +323,7 @@ mod tests {
 
     impl Drop for Slow<'_> {
         fn drop(&mut self) {
+            // Nobody may be waiting to hear it.
             let _ = self.0.send(());
             std::thread::park_timeout(Duration::from_millis(50));
             self.1.store(true, std::sync::atomic::Ordering::Relaxed);

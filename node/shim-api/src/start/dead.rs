@@ -162,6 +162,7 @@ mod tests {
         for _ in 0..4 {
             let flags = SockFlag::SOCK_NONBLOCK;
             let end = socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+            // Refused or on its way: what it comes to is not the question, only that its place is taken.
             let _ = connect(end.as_raw_fd(), &UnixAddr::new(&path).unwrap());
             waiting.push(end);
         }

@@ -13,6 +13,7 @@ use hyper::body::Frame;
 use kube::Client;
 use kube::client::Body;
 use std::sync::{Arc, Mutex};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -113,6 +114,19 @@ async fn comes_to(from: Option<&PodSandbox>, to: &str, expected: Result<&str, Er
     assert!(done.is_ok(), "{to} comes to {last:?}, not {expected:?}");
 }
 
+/// Keeps the rules what this API server says, until told to stop.
+fn follow(network: &Arc<Network>, api: Client) -> (CancellationToken, JoinHandle<()>) {
+    let stop = CancellationToken::new();
+    let following = services::run(
+        network.clone(),
+        api,
+        "node".into(),
+        Box::new(|_| {}),
+        stop.clone(),
+    );
+    (stop, tokio::spawn(following))
+}
+
 #[test]
 fn services_of_further_ranges_are_reached_or_refused_as_long_as_there_is_the_range() {
     Host::run(|host| async move {
@@ -121,15 +135,7 @@ fn services_of_further_ranges_are_reached_or_refused_as_long_as_there_is_the_ran
         serve(&server, 8080, "server");
         let slice = slice(json!([{"port": 8080, "protocol": "TCP"}]), &[&server]);
         let (api, tell) = Api::serve(vec![further()], vec![slice], Some(vec![]));
-        let stop = CancellationToken::new();
-        let following = services::run(
-            network.clone(),
-            api,
-            "node".into(),
-            Box::new(|_| {}),
-            stop.clone(),
-        );
-        let following = tokio::spawn(following);
+        let (stop, following) = follow(&network, api);
         // This host has no default route, and the range is nobody's yet: only where a Service's address is translated there is a way.
         let from_a_pod = format!("server {}", client.ip);
         comes_to(Some(&client), SERVICE, Ok(&from_a_pod)).await;
@@ -203,15 +209,7 @@ fn an_api_server_without_service_cidrs_leaves_the_clusters_own_range() {
         spec.external_ips = Some(vec!["10.201.1.1".into()]);
         serve_on(std::net::TcpListener::bind("10.201.1.1:80").unwrap(), "host");
         let (api, _tell) = Api::serve(vec![service], vec![], None);
-        let stop = CancellationToken::new();
-        let following = services::run(
-            network.clone(),
-            api,
-            "node".into(),
-            Box::new(|_| {}),
-            stop.clone(),
-        );
-        let following = tokio::spawn(following);
+        let (stop, following) = follow(&network, api);
         for (from, to) in [
             (None, "10.202.0.9:80"),
             (Some(&client), "10.202.0.9:80"),
