@@ -202,6 +202,7 @@ async fn store_over(
     claims: &Claims,
 ) -> Result<Replaced> {
     let bytes = stored_form(call, &new, None).await?;
+    size::check(&bytes, current.line.len())?;
     // A write that changes nothing is no write: no revision, no event.
     if claims.is_empty() && current.is_stored_as(&bytes) {
         return Ok(Replaced::Unchanged);
