@@ -12,7 +12,7 @@ use super::query::{FieldValidation, Query};
 use super::status::{self, ApiError, Result};
 use super::strictness::prune;
 use super::written::{Left, Written, at};
-use super::{Call, manage, permit, precondition};
+use super::{Call, manage, permit, precondition, size};
 use crate::admission::{self, Action, Claims, Denial, Notes, Review};
 use crate::auth::restrict::Operation;
 use crate::kinds::view::View;
