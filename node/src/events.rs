@@ -1,6 +1,8 @@
 //! Events as upstream's recorder writes them (core/v1): the same event again raises its count. Losing one under
 //! load is allowed; waiting for the API is not. Nobody waits for events: they are written when what they tell of has got on.
 
+mod correlate;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::correlate::Correlator;
 use crate::pods::view::PodView;
 
 /// Events waiting for the API; more are dropped, as upstream drops them.
@@ -24,6 +27,8 @@ const MESSAGE_LIMIT: usize = 1024;
 /// How long after it happened an event is written: a Pod that starts has the processors, and the API server's disk, for itself
 /// until it runs, as long as a status may wait for the next one.
 const REST: Duration = Duration::from_millis(20);
+/// What too many alike but for their words are told as.
+const COMBINED: &str = "(combined from similar events): ";
 /// Who reports.
 const COMPONENT: &str = "kubelet";
 
@@ -86,6 +91,7 @@ impl Recorder {
             client,
             host: node_name.to_owned(),
             known: HashMap::new(),
+            correlator: Correlator::new(),
         };
         tokio::spawn(writer.run(events, shutdown));
         Recorder { queue }
@@ -193,11 +199,15 @@ struct Writer {
     client: Client,
     host: String,
     known: HashMap<Key, Known>,
+    correlator: Correlator<(String, Severity, &'static str)>,
 }
 
 impl Writer {
     async fn run(mut self, mut events: mpsc::Receiver<Happening>, shutdown: CancellationToken) {
         while let Some(Some(event)) = shutdown.run_until_cancelled(events.recv()).await {
+            let Some(event) = self.correlated(event) else {
+                continue;
+            };
             // One that is there when the agent ends is written at once.
             shutdown
                 .run_until_cancelled(tokio::time::sleep_until(event.due))
@@ -207,6 +217,22 @@ impl Writer {
                 tracing::debug!(%error, "an event was not written");
             }
         }
+    }
+
+    /// What is to be written of it. The course of a pull is one event anyway.
+    fn correlated(&mut self, mut event: Happening) -> Option<Happening> {
+        if event.topic.is_some() {
+            return Some(event);
+        }
+        let (uid, now) = (event.object.uid.clone().unwrap_or_default(), Instant::now());
+        if self
+            .correlator
+            .combines((uid.clone(), event.severity, event.reason), &event.message, now)
+        {
+            event.message.insert_str(0, COMBINED);
+            event.topic = Some(COMBINED.to_owned());
+        }
+        self.correlator.lets(&uid, now).then_some(event)
     }
 
     async fn write(&mut self, event: Happening, message: String) -> Result<(), kube::Error> {
@@ -267,7 +293,13 @@ impl Writer {
 
 fn key(event: &Happening, message: &str) -> Key {
     let uid = event.object.uid.clone().unwrap_or_default();
-    let path = event.object.field_path.clone().unwrap_or_default();
+    let is_combined = event.topic.as_deref() == Some(COMBINED);
+    let path = event
+        .object
+        .field_path
+        .clone()
+        .filter(|_| !is_combined)
+        .unwrap_or_default();
     let same = event.topic.as_deref().unwrap_or(message).to_owned();
     (uid, path, event.severity, event.reason, same)
 }
@@ -331,6 +363,7 @@ mod tests {
             client: Client::new(tower::service_fn(answer), "default"),
             host: "n".into(),
             known: HashMap::new(),
+            correlator: Correlator::new(),
         };
         let of = |annotations: Option<BTreeMap<String, String>>| {
             let event = Happening::now(node_reference_of("n"), Severity::Warning, "R", "m".into());
@@ -346,6 +379,28 @@ mod tests {
         let some: BTreeMap<_, _> = [("starved_resource".to_owned(), "memory".to_owned())].into();
         assert_eq!(of(Some(some.clone())), Some(some));
         assert_eq!(of(None), None);
+    }
+
+    #[tokio::test]
+    async fn a_pod_of_many_containers_is_told_of_in_few_events() {
+        let answer = |_: Request<Body>| async { Ok::<_, kube::Error>(Response::new(Body::empty())) };
+        let mut writer = Writer {
+            client: Client::new(tower::service_fn(answer), "default"),
+            host: "n".into(),
+            known: HashMap::new(),
+            correlator: Correlator::new(),
+        };
+        let event = |i: usize| {
+            let mut object = node_reference_of("n");
+            object.field_path = Some(format!("spec.containers{{c{i}}}"));
+            Happening::now(object, Severity::Warning, "Failed", format!("image of c{i}"))
+        };
+        let told: Vec<Happening> = (0..1000).filter_map(|i| writer.correlated(event(i))).collect();
+        assert_eq!(told.len(), 25);
+        assert_eq!(told[8].message, "image of c8");
+        assert_eq!(told[24].message, "(combined from similar events): image of c24");
+        let keys: std::collections::HashSet<Key> = told.iter().map(|one| key(one, &one.message)).collect();
+        assert_eq!(keys.len(), 10);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::write::{
     Options, RETRIES, allocate, default, judge, misplaced, mutate, name_of, place, review, tell_sent,
 };
 use super::written::{Left, Written};
-use super::{Call, decode, manage, permit, precondition, random_id, render};
+use super::{Call, decode, manage, permit, precondition, random_id, render, size};
 use crate::admission::{Action, Claims, Notes, Review};
 use crate::auth::restrict::Operation;
 use crate::kinds::view::View;
@@ -216,6 +216,7 @@ async fn rehearse(call: &Call, name: &str, value: &mut Value, owners: Option<&st
         return Ok(Creation::NameTaken);
     }
     let bytes = stored_form(call, value, owners).await?;
+    size::check(&bytes, 0)?;
     let object = reread(call, &bytes, value.take()).await?;
     Ok(Creation::done(Left::Value(object)))
 }
@@ -230,6 +231,7 @@ async fn store(
 ) -> Result<Creation> {
     let key = call.target.key(name);
     let bytes = stored_form(call, value, owners).await?;
+    size::check(&bytes, 0)?;
     let mut txn = Txn::create(key.clone(), bytes.clone());
     claims.join(&key, &mut txn);
     // Nobody will ask for the tree again: it goes while this processor has it at hand, not after the disk.

@@ -53,6 +53,7 @@ mod route;
 mod selectors;
 pub mod serve;
 mod shown;
+mod size;
 pub mod status;
 mod strictness;
 pub mod subresource;

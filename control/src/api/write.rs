@@ -12,7 +12,7 @@ use super::query::{FieldValidation, Query};
 use super::status::{self, ApiError, Result};
 use super::strictness::prune;
 use super::written::{Left, Written, at};
-use super::{Call, manage, permit, precondition};
+use super::{Call, manage, permit, precondition, size};
 use crate::admission::{self, Action, Claims, Denial, Notes, Review};
 use crate::auth::restrict::Operation;
 use crate::kinds::view::View;
@@ -202,6 +202,7 @@ async fn store_over(
     claims: &Claims,
 ) -> Result<Replaced> {
     let bytes = stored_form(call, &new, None).await?;
+    size::check(&bytes, current.line.len())?;
     // A write that changes nothing is no write: no revision, no event.
     if claims.is_empty() && current.is_stored_as(&bytes) {
         return Ok(Replaced::Unchanged);

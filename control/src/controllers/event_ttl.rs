@@ -1,4 +1,4 @@
-//! Events live for an hour after they last happened (upstream's `--event-ttl`).
+//! Events live for an hour after they last happened or were written (upstream's `--event-ttl`).
 //!
 //! They are not watched: on a busy cluster they are most of what changes. A sweep now and then is enough.
 use std::time::Duration;
@@ -69,18 +69,32 @@ async fn delete(client: &Client, event: Event) {
 }
 
 fn has_expired(event: &Event, now: Timestamp) -> bool {
-    last_seen(event).is_some_and(|seen| now.duration_since(seen) > LIFETIME)
+    last_seen(event, now).is_some_and(|seen| now.duration_since(seen) > LIFETIME)
 }
 
-fn last_seen(event: &Event) -> Option<Timestamp> {
+/// The newest of when it says that it happened, and when this server wrote it. What is said to happen long after now was said by a
+/// clock that is wrong.
+fn last_seen(event: &Event, now: Timestamp) -> Option<Timestamp> {
     let counted = event.last_timestamp.as_ref().map(|time| time.0);
     let series = event
         .series
         .as_ref()
-        .and_then(|series| series.last_observed_time.as_ref())
+        .and_then(|series| series.last_observed_time.as_ref());
+    let said = [counted, series.map(|time| time.0)].into_iter().flatten();
+    let metadata = &event.metadata;
+    let changed = metadata
+        .managed_fields
+        .iter()
+        .flatten()
+        .filter_map(|entry| entry.time.as_ref());
+    let written = metadata
+        .creation_timestamp
+        .iter()
+        .chain(changed)
         .map(|time| time.0);
-    let created = event.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    [counted, series, created].into_iter().flatten().max()
+    said.filter(|at| at.duration_since(now) <= LIFETIME)
+        .chain(written)
+        .max()
 }
 
 #[cfg(test)]
@@ -92,7 +106,7 @@ mod tests {
     fn an_event_expires_an_hour_after_it_last_happened() {
         let now = "2026-01-01T02:00:00Z".parse().expect("a time");
         let old = "2026-01-01T00:30:00Z";
-        let cases: [(Value, bool); 4] = [
+        let cases: [(Value, bool); 7] = [
             (json!({"metadata": {"creationTimestamp": old}}), true),
             (
                 json!({"metadata": {"creationTimestamp": "2026-01-01T01:30:00Z"}}),
@@ -105,6 +119,19 @@ mod tests {
             (
                 json!({"metadata": {"creationTimestamp": old},
                     "series": {"count": 2, "lastObservedTime": "2026-01-01T01:59:00.000000Z"}}),
+                false,
+            ),
+            (
+                json!({"metadata": {"creationTimestamp": old}, "lastTimestamp": "2026-01-01T02:05:00Z"}),
+                false,
+            ),
+            (
+                json!({"metadata": {"creationTimestamp": old}, "lastTimestamp": "2099-01-01T00:00:00Z"}),
+                true,
+            ),
+            (
+                json!({"metadata": {"creationTimestamp": old,
+                    "managedFields": [{"manager": "m", "time": "2026-01-01T01:59:00Z"}]}}),
                 false,
             ),
         ];

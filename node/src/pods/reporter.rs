@@ -23,6 +23,9 @@ use crate::static_pods::manifest::is_static;
 /// for ([`Gist`]) goes out at once.
 const SPACING: Duration = Duration::from_millis(20);
 
+/// A write that took long is given so many times as long before the next: statuses of thousands of containers are megabytes each.
+const REST: u32 = 4;
+
 /// How long what may take.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
@@ -143,16 +146,17 @@ impl Writer {
     /// A write that is under way when the agent ends comes to its end.
     async fn follow(mut self, mut reports: watch::Receiver<Report>, shutdown: &CancellationToken) {
         let mut told = Gist::of(&Report::default());
-        let (mut pause, mut again) = (self.pace.retry_first, None);
+        let (mut pause, mut again, mut spacing) = (self.pace.retry_first, None, SPACING);
         while let Some(true) = shutdown.run_until_cancelled(news(&mut reports, again)).await {
             let others_wait = reports.wait_for(|report| Gist::of(report) != told);
-            let spaced = tokio::time::timeout(SPACING, others_wait);
+            let spaced = tokio::time::timeout(spacing, others_wait);
             // What is there then is written; that the sender has ended is seen after it.
             if shutdown.run_until_cancelled(spaced).await.is_none() {
                 return;
             }
             let report = reports.borrow_and_update().clone();
             told = Gist::of(&report);
+            let begun = Instant::now();
             // A box of its own: it is large, and mostly there is nothing to write.
             again = match Box::pin(self.bring(&report)).await {
                 // Another mirror is going to be told.
@@ -169,6 +173,7 @@ impl Writer {
                     Some(now)
                 }
             };
+            spacing = SPACING.max(begun.elapsed() * REST).min(self.pace.retry_longest);
         }
     }
 

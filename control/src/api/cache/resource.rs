@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 
 /// Events kept in memory for watches that start a little in the past; older ones are read from the store's log.
 const WINDOW: usize = 1024;
+/// And so many bytes of them: objects may have some MiB each.
+const WINDOW_BYTES: usize = 32 << 20;
 /// One resource's part of the cache.
 pub struct Resource {
     /// The kind that objects are stored as.
@@ -26,6 +28,8 @@ struct State {
     objects: BTreeMap<Arc<str>, Arc<Object>>,
     index: Index,
     recent: VecDeque<Arc<Shown>>,
+    /// Of `recent`.
+    recent_bytes: usize,
     /// `recent` holds everything after this revision.
     recent_after: Revision,
     /// The revision of the last change.
@@ -82,6 +86,7 @@ impl Resource {
             objects: BTreeMap::new(),
             index: Index::of(&kind),
             recent: VecDeque::new(),
+            recent_bytes: 0,
             recent_after: revision,
             changed: revision,
             watchers: Watchers::default(),
@@ -199,6 +204,7 @@ impl Resource {
             .map(|object| (object.key.clone(), object))
             .collect();
         state.recent.clear();
+        state.recent_bytes = 0;
         state.recent_after = revision;
         state.changed = revision;
     }
@@ -266,12 +272,14 @@ impl State {
     }
 
     fn remember(&mut self, shown: Arc<Shown>) {
-        if self.recent.len() == WINDOW
+        self.recent_bytes += shown.size();
+        self.recent.push_back(shown);
+        while (self.recent.len() > WINDOW || self.recent_bytes > WINDOW_BYTES)
             && let Some(oldest) = self.recent.pop_front()
         {
+            self.recent_bytes -= oldest.size();
             self.recent_after = oldest.revision;
         }
-        self.recent.push_back(shown);
     }
 }
 
@@ -344,6 +352,17 @@ mod tests {
             now: Some(now),
             before: None,
         }
+    }
+
+    #[test]
+    fn few_events_of_large_objects_are_kept() {
+        let (resource, _) = watched();
+        let large = "x".repeat(WINDOW_BYTES / 8);
+        (2..100).for_each(|revision| resource.apply(&changed(revision, &large)));
+        let scope = || Scope::all("/registry/configmaps/".into());
+        assert!(resource.subscribe(scope(), Start::After(92)).is_none());
+        let kept = resource.subscribe(scope(), Start::After(93)).unwrap();
+        assert_eq!(kept.initial.len(), 6);
     }
 
     #[test]

@@ -42,17 +42,18 @@ pub fn warnings(spec: &Value, registry: &Registry) -> Vec<Value> {
 fn matched(spec: &Value, registry: &Registry) -> Vec<Arc<Kind>> {
     let mut kinds: Vec<Arc<Kind>> = Vec::new();
     for rule in spec.list("matchConstraints.resourceRules") {
-        let texts = |key: &str| -> Vec<&str> {
-            let all: Vec<&str> = rule.list(key).iter().filter_map(Value::as_str).collect();
-            if all.iter().any(|text| text.contains('*')) {
-                Vec::new()
-            } else {
-                all
-            }
+        let all = |key: &str| rule.list(key).iter().filter_map(Value::as_str);
+        let texts = |key: &str| match all(key).any(|text| text.contains('*')) {
+            true => Vec::new(),
+            false => all(key).collect(),
         };
+        // Of resources those are left out that are none, or all.
+        let plurals: Vec<&str> = all("resources")
+            .filter(|text| !text.contains(['*', '/']))
+            .collect();
         for group in texts("apiGroups") {
             for version in texts("apiVersions") {
-                for plural in texts("resources") {
+                for plural in &plurals {
                     kinds.extend(registry.resource(group, version, plural).cloned());
                 }
             }
@@ -159,7 +160,7 @@ mod tests {
 
     fn told(validation: Value) -> Vec<(String, String)> {
         let spec = json!({"matchConstraints": {"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"],
-            "resources": ["deployments"]}]}, "variables": [{"name": "r", "expression": "object.spec.replicas"}],
+            "resources": ["*/status", "deployments", "deployments/scale"]}]}, "variables": [{"name": "r", "expression": "object.spec.replicas"}],
             "validations": [validation]});
         let warnings = warnings(&spec, Registry::builtin());
         let text = |w: &Value, key: &str| w[key].as_str().unwrap_or_default().to_owned();
