@@ -222,6 +222,7 @@ fn spawn_all(
         client,
         name,
         Box::new(listener),
+        ctx.recorder.clone(),
         shutdown(),
     ));
     tasks.spawn(dns::run(resolver, shutdown()));
