@@ -15,6 +15,7 @@ mod routes;
 mod sandbox;
 pub mod services;
 pub mod sysctl;
+mod vacancy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -37,6 +38,7 @@ use sandbox::Blueprint;
 pub use sandbox::SandboxError;
 use sysctl::HostSetting;
 pub use sysctl::SysctlError;
+pub use vacancy::check as check_ranges;
 
 use crate::users::IdRange;
 
@@ -305,28 +307,16 @@ async fn ensure_gateway(
     config: &NetworkConfig,
     mtu: Option<u32>,
 ) -> Result<(), OpenError> {
-    let range = config.pod_cidr;
+    let (range, services) = (config.pod_cidr, config.service_cidr.trunc());
+    vacancy::are_free(links, names, Some(range), services).await?;
     let link = gateway_link(links, names, mtu).await?;
-    if let Some(other) = links.overlapping(range, link.index).await? {
-        return Err(OpenError::PodOverlap(range, other));
-    }
     links
         .add_address(&link, ipam::gateway(range), range.prefix_len())
         .await?;
     links.up(&links.get(&names.blind_end()).await?).await?;
     links.up(&link).await?;
-    let plan = routes::plan(
-        &links.networks().await?,
-        link.index,
-        &[config.service_cidr.trunc()].into(),
-    );
-    match plan.elsewhere.first() {
-        None => Ok(plan.add(links, &link).await?),
-        Some((range, index)) => {
-            let other = links.name_of(*index).await?;
-            Err(OpenError::ServiceOverlap(*range, other.unwrap_or_default()))
-        }
-    }
+    let plan = routes::plan(&links.networks().await?, link.index, &[services].into());
+    Ok(plan.add(links, &link).await?)
 }
 
 async fn gateway_link(links: &Links, names: &Names, mtu: Option<u32>) -> Result<Link, LinkError> {
