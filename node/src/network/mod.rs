@@ -150,9 +150,10 @@ impl Network {
     /// there already is left as it is, so running Pods notice nothing.
     pub async fn open(config: NetworkConfig) -> Result<Self, OpenError> {
         let names = Names::new(&config.cluster_id)?;
+        let links = Links::open()?;
+        vacancy::are_free(&links, &names, Some(config.pod_cidr), config.service_cidr).await?;
         let ipam = Ipam::open(&config.data_dir.join("network/ips"), config.pod_cidr)?;
         sandbox::prepare_root(&config.run_dir.join("ns"))?;
-        let links = Links::open()?;
         let mtu = links.uplink_mtu().await?;
         ensure_gateway(&links, &names, &config, mtu).await?;
         let mut limits: Vec<String> = set_on_host(&sysctl::FORWARDING).into_iter().collect();
@@ -308,7 +309,6 @@ async fn ensure_gateway(
     mtu: Option<u32>,
 ) -> Result<(), OpenError> {
     let (range, services) = (config.pod_cidr, config.service_cidr.trunc());
-    vacancy::are_free(links, names, Some(range), services).await?;
     let link = gateway_link(links, names, mtu).await?;
     links
         .add_address(&link, ipam::gateway(range), range.prefix_len())

@@ -190,6 +190,7 @@ fn a_range_in_use_is_refused_by_name_and_nothing_is_left() {
         let links = a.links.all().await.unwrap();
         let names = Names::new(&host.config("b").cluster_id).unwrap();
         assert!(links.iter().all(|link| !names.owns_link(&link.name)), "{links:?}");
+        assert!(!host.config("b").run_dir.exists());
         host.network("b").await;
         // What one has itself is no obstacle.
         host.network("b").await;
