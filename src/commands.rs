@@ -134,6 +134,9 @@ async fn node(args: &NodeArgs) -> Result<()> {
     let stop = signals::on_interrupt()?;
     let data = DataDir::open(&args.data_dir)?;
     let cluster = data.settle(&joining(args), args.node_name.as_deref())?;
+    // Of a command line that cannot be followed here nothing is written down.
+    let free = amphipod_node::check_ranges(&cluster.id, args.pod_cidr, cluster.service_cidr).await;
+    free.context("starting the node agent")?;
     data.record(&cluster)?;
     let (client, tls) = kubeconfig::node_client(&args.kubeconfig, &args.server).await?;
     let common = node_options(&data, &cluster, &args.agent, &args.registry, client, tls)?;

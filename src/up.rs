@@ -25,6 +25,8 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let documents = manifest::read(&manifest::files(&args.manifests)?)?;
     let data = DataDir::open(&args.cluster.data_dir)?;
     let cluster = data.settle(&args.cluster, args.node_name.as_deref())?;
+    let free = amphipod_node::check_ranges(&cluster.id, None, cluster.service_cidr).await;
+    free.context("starting the node agent")?;
 
     let control = commands::start_control(&data, &cluster, &with_room(&args, cluster.pod_cidr)).await?;
     let outcome = match start_node(&data, &cluster, &args.agent, &control).await {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amphipod_shim_api::TaskClients;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::core::v1::Service;
 use kube::runtime::reflector;
 use tokio::sync::mpsc;
@@ -222,6 +222,7 @@ fn spawn_all(
         client,
         name,
         Box::new(listener),
+        ctx.recorder.clone(),
         shutdown(),
     ));
     tasks.spawn(dns::run(resolver, shutdown()));
@@ -282,11 +283,24 @@ fn station(
     ))
 }
 
-async fn open_network(options: &NodeOptions, pod_cidr: IpNet) -> Result<Network, StartError> {
-    let v4 = |net: IpNet| match net {
+/// Whether this host has room for a cluster's Services and, where it is known which addresses they have, its Pods. To be asked before
+/// anything is written down or made for the cluster of this id.
+///
+/// # Errors
+/// [`StartError::Network`] and [`StartError::NotIpv4`].
+pub async fn check_ranges(id: &str, pods: Option<IpNet>, services: IpNet) -> Result<(), StartError> {
+    let pods = pods.map(v4).transpose()?;
+    Ok(network::check_ranges(id, pods, v4(services)?).await?)
+}
+
+fn v4(net: IpNet) -> Result<Ipv4Net, StartError> {
+    match net {
         IpNet::V4(net) => Ok(net),
         IpNet::V6(_) => Err(StartError::NotIpv4(net)),
-    };
+    }
+}
+
+async fn open_network(options: &NodeOptions, pod_cidr: IpNet) -> Result<Network, StartError> {
     let config = NetworkConfig {
         cluster_id: options.id.clone(),
         pod_cidr: v4(pod_cidr)?,

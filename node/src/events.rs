@@ -29,8 +29,9 @@ const MESSAGE_LIMIT: usize = 1024;
 const REST: Duration = Duration::from_millis(20);
 /// What too many alike but for their words are told as.
 const COMBINED: &str = "(combined from similar events): ";
-/// Who reports.
-const COMPONENT: &str = "kubelet";
+/// Who reports, of what upstream has two programs for.
+const KUBELET: &str = "kubelet";
+const PROXY: &str = "kube-proxy";
 
 /// `type` of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +58,9 @@ struct Happening {
     /// What it tells anew, where the message says more every time.
     topic: Option<String>,
     annotations: BTreeMap<String, String>,
+    component: &'static str,
+    /// What was being done.
+    action: Option<&'static str>,
     at: jiff::Timestamp,
     /// When it is to be written.
     due: Instant,
@@ -71,6 +75,8 @@ impl Happening {
             message,
             topic: None,
             annotations: BTreeMap::new(),
+            component: KUBELET,
+            action: None,
             at: jiff::Timestamp::now(),
             due: Instant::now() + REST,
         }
@@ -99,6 +105,28 @@ impl Recorder {
 
     pub fn event(&self, object: ObjectReference, severity: Severity, reason: &'static str, message: String) {
         self.put(Happening::now(object, severity, reason, message));
+    }
+
+    /// An event of a Service on this node, while `action` was being done. Its uid is not told, as upstream does not.
+    pub fn service(
+        &self,
+        (namespace, name): (&str, &str),
+        reason: &'static str,
+        action: &'static str,
+        message: String,
+    ) {
+        let object = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Service".into()),
+            namespace: Some(namespace.to_owned()),
+            name: Some(name.to_owned()),
+            ..ObjectReference::default()
+        };
+        self.put(Happening {
+            component: PROXY,
+            action: Some(action),
+            ..Happening::now(object, Severity::Warning, reason, message)
+        });
     }
 
     fn put(&self, happening: Happening) {
@@ -281,10 +309,11 @@ impl Writer {
             first_timestamp: Some(Time(now)),
             last_timestamp: Some(Time(now)),
             source: Some(EventSource {
-                component: Some(COMPONENT.into()),
+                component: Some(event.component.into()),
                 host: Some(self.host.clone()),
             }),
-            reporting_component: Some(COMPONENT.into()),
+            reporting_component: Some(event.component.into()),
+            action: event.action.map(str::to_owned),
             reporting_instance: Some(self.host.clone()),
             ..Event::default()
         }

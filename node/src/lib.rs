@@ -41,7 +41,7 @@ pub mod users;
 pub mod volumes;
 mod walk;
 
-pub use agent::{Node, StartError};
+pub use agent::{Node, StartError, check_ranges};
 pub use client::client;
 pub use down::{DownError, DownOptions, down};
 pub use options::{DEFAULT_MAX_PODS, DEFAULT_PIDS_LIMIT, NodeOptions, NodeTls};

@@ -58,6 +58,32 @@ fn bad_manifests_name_file_line_and_column_before_anything_starts() {
     assert!(!cluster.data_dir().exists(), "nothing was started");
 }
 
+/// Of what cannot be on this host nothing is written down, so that another command line can be tried.
+#[test]
+fn a_node_whose_range_of_services_is_in_use_leaves_nothing() {
+    if !is_root("a range of Services in use") {
+        return;
+    }
+    let cluster = Cluster::up(&[]);
+    let text_of = |dir: &Path| std::fs::read_to_string(dir.join("cluster.json"));
+    let known: serde_json::Value = serde_json::from_str(&text_of(&cluster.data_dir()).unwrap()).unwrap();
+    let range = known["serviceCidr"].as_str().unwrap();
+    let other = cluster.dir().join("other");
+    let mut command = Command::new(AMPHIPOD);
+    command.args([
+        "node",
+        "--server",
+        "https://127.0.0.1:1",
+        "--kubeconfig",
+        "/nowhere",
+    ]);
+    let output = run(command.args(["--service-cidr", range, "--data-dir"]).arg(&other));
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let said = "choose another --service-cidr";
+    assert!(text(&output).contains(said), "{}", text(&output));
+    assert!(text_of(&other).is_err(), "settings are written down");
+}
+
 #[test]
 fn a_foreign_or_busy_data_dir_is_refused() {
     let cluster = Cluster::new();

@@ -12,6 +12,7 @@ mod messages;
 mod node_object;
 pub mod published;
 mod registrar;
+pub mod target;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -82,6 +82,12 @@ pub fn of_pod(pod: &Path) -> io::Result<Vec<(String, Published)>> {
     Ok(found)
 }
 
+/// Whether another volume of the Pod than this is shown there, or is to be: a Pod may have the same under two names.
+pub fn is_shared(pod: &Path, volume: &str, target: &Path) -> io::Result<bool> {
+    let mut others = of_pod(pod)?.into_iter().filter(|(name, _)| name != volume);
+    Ok(others.any(|(_, published)| !published.waiting && published.target == target))
+}
+
 /// What is published for all Pods, with the Pod's directory and the volume's name.
 fn of_all(pods: &Path) -> io::Result<Vec<((PathBuf, String), Published)>> {
     let entries = match fs::read_dir(pods) {

@@ -95,6 +95,26 @@ async fn a_driver_that_takes_the_place_of_another_stays_when_that_goes() {
     assert_eq!(csi.driver(NAME).map(|driver| driver.endpoint), found);
 }
 
+/// Volumes that lead to the same PersistentVolume have one path.
+#[tokio::test]
+async fn what_a_pod_has_twice_is_shown_once_and_stays_until_both_are_given_back() {
+    let Some(place) = Place::new() else { return };
+    let (csi, driver) = registered(&place).await;
+    let pod = place.pod("a");
+    let target = super::target::target(&pod, "one", "pv").unwrap();
+    for volume in ["one", "other"] {
+        csi.mount(&wish(true), &pod, volume, &target).await.unwrap();
+    }
+    csi.unmount_all(&pod).await.unwrap();
+    for call in ["NodePublishVolume", "NodeUnpublishVolume", "NodeUnstageVolume"] {
+        let calls = driver.calls();
+        let count = calls.iter().filter(|made| made.starts_with(call)).count();
+        assert_eq!(count, 1, "{call} in {calls:?}");
+    }
+    assert!(!crate::mounts::is_point(&target).unwrap());
+    assert_eq!(super::published::of_pod(&pod).unwrap(), []);
+}
+
 #[tokio::test]
 async fn a_volume_is_staged_until_the_last_pod_gives_it_back() {
     let Some(place) = Place::new() else { return };

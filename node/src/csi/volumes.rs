@@ -169,7 +169,8 @@ impl Csi {
             .ok_or_else(|| CsiError::NoDriver(name.clone()))?;
         let turn = self.turn(name, &wish.id);
         let _turn = turn.lock().await;
-        if is_there(wish, target)? && Published::exists(pod, volume) {
+        let is_shown = is_there(wish, target)?;
+        if is_shown && Published::exists(pod, volume) {
             return Ok(());
         }
         let staged = (driver.stages && wish.persistent).then(|| self.staging(wish));
@@ -182,6 +183,9 @@ impl Csi {
             waiting: false,
         };
         self.save(&record, pod, volume).await?;
+        if is_shown && is_shared(pod, volume, target)? {
+            return Ok(());
+        }
         let capability = wish.capability(&driver);
         let asked = Volume {
             id: &wish.id,
@@ -239,6 +243,9 @@ impl Csi {
             .ok_or_else(|| CsiError::NoDriver(name.clone()))?;
         let turn = self.turn(name, id);
         let _turn = turn.lock().await;
+        if is_shared(pod, volume, &record.target)? {
+            return self.forget(pod, volume);
+        }
         let done = messages::unpublish(&driver.endpoint, id, &record.target).await;
         gone_is_done(done).map_err(calling("NodeUnpublishVolume"))?;
         let Some(staged) = &record.staged else {
@@ -260,6 +267,10 @@ impl Csi {
         }
         Ok(())
     }
+}
+
+fn is_shared(pod: &Path, volume: &str, target: &Path) -> Result<bool, HostError> {
+    published::is_shared(pod, volume, target).map_err(at("read the volumes of", pod))
 }
 
 /// Whether the driver has shown the volume already.

@@ -9,6 +9,7 @@ use super::exposition::{Exposition, Stability, Type};
 use crate::host::{self, Disk};
 use crate::mounts;
 use crate::pods::view::PodView;
+use crate::volumes;
 use crate::volumes::claims::name_of;
 
 /// Beginnings of the kinds of file systems that may wait for somebody else.
@@ -35,7 +36,13 @@ fn measure(station: &Station) -> std::io::Result<BTreeMap<Claim, Disk>> {
             let Some(claim) = name_of(view.name(), volume) else {
                 continue;
             };
-            let path = pods.join(view.uid()).join("volumes").join(&volume.name);
+            let path = match volumes::place(&pods.join(view.uid()).join("volumes"), volume) {
+                Ok(path) => path,
+                Err(error) => {
+                    tracing::debug!(%error, pod = %view.full_name(), claim, "where a claim is shown cannot be told");
+                    continue;
+                }
+            };
             let is_near = |kind: &String| REMOTE.iter().all(|remote| !kind.starts_with(remote));
             if kinds.get(&path).is_some_and(is_near)
                 && let Ok(disk) = host::disk(&path)

@@ -15,6 +15,7 @@ mod routes;
 mod sandbox;
 pub mod services;
 pub mod sysctl;
+mod vacancy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -37,6 +38,7 @@ use sandbox::Blueprint;
 pub use sandbox::SandboxError;
 use sysctl::HostSetting;
 pub use sysctl::SysctlError;
+pub use vacancy::check as check_ranges;
 
 use crate::users::IdRange;
 
@@ -148,9 +150,10 @@ impl Network {
     /// there already is left as it is, so running Pods notice nothing.
     pub async fn open(config: NetworkConfig) -> Result<Self, OpenError> {
         let names = Names::new(&config.cluster_id)?;
+        let links = Links::open()?;
+        vacancy::are_free(&links, &names, Some(config.pod_cidr), config.service_cidr).await?;
         let ipam = Ipam::open(&config.data_dir.join("network/ips"), config.pod_cidr)?;
         sandbox::prepare_root(&config.run_dir.join("ns"))?;
-        let links = Links::open()?;
         let mtu = links.uplink_mtu().await?;
         ensure_gateway(&links, &names, &config, mtu).await?;
         let mut limits: Vec<String> = set_on_host(&sysctl::FORWARDING).into_iter().collect();
@@ -305,28 +308,15 @@ async fn ensure_gateway(
     config: &NetworkConfig,
     mtu: Option<u32>,
 ) -> Result<(), OpenError> {
-    let range = config.pod_cidr;
+    let (range, services) = (config.pod_cidr, config.service_cidr.trunc());
     let link = gateway_link(links, names, mtu).await?;
-    if let Some(other) = links.overlapping(range, link.index).await? {
-        return Err(OpenError::PodOverlap(range, other));
-    }
     links
         .add_address(&link, ipam::gateway(range), range.prefix_len())
         .await?;
     links.up(&links.get(&names.blind_end()).await?).await?;
     links.up(&link).await?;
-    let plan = routes::plan(
-        &links.networks().await?,
-        link.index,
-        &[config.service_cidr.trunc()].into(),
-    );
-    match plan.elsewhere.first() {
-        None => Ok(plan.add(links, &link).await?),
-        Some((range, index)) => {
-            let other = links.name_of(*index).await?;
-            Err(OpenError::ServiceOverlap(*range, other.unwrap_or_default()))
-        }
-    }
+    let plan = routes::plan(&links.networks().await?, link.index, &[services].into());
+    Ok(plan.add(links, &link).await?)
 }
 
 async fn gateway_link(links: &Links, names: &Names, mtu: Option<u32>) -> Result<Link, LinkError> {

@@ -227,6 +227,13 @@ impl Allocations {
         }
     }
 
+    /// A Pod that is remembered counts with what it had, until more is known of it.
+    pub fn counts(&self, uid: &str) {
+        if self.remembered().remove(uid) {
+            self.freed.send_replace(());
+        }
+    }
+
     /// Waits until of every Pod that is remembered it is known whether it still counts: many may be gone from the API since.
     pub async fn known(&self) {
         let mut freed = self.freed();
@@ -341,13 +348,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_remembered_becomes_known() {
-        let node = node(amounts(4000, 100), 2);
+        let node = node(amounts(4000, 100), 3);
         node.known().await;
-        for uid in ["stays", "gone"] {
+        for uid in ["stays", "gone", "unknown"] {
             node.remember(uid, amounts(1000, 10));
         }
         let known = async || futures::poll!(std::pin::pin!(node.known())).is_ready();
         assert!(!known().await);
+        node.counts("unknown");
+        assert!(node.has("unknown"));
         node.note("stays", amounts(1000, 10));
         assert!(!known().await, "one is not known yet");
         assert!(node.take("new", amounts(0, 0)).is_err());

@@ -196,7 +196,7 @@ async fn create(
 /// Whether a shim that has not made a task since `begun` answers at least: one that is slow is left to it, one that is stuck is
 /// ended, or the next container would meet it again.
 async fn answers(task: &TaskClient, id: &str, begun: Instant) -> bool {
-    let state = stuck::answer_of(task.address(), begun, || task.state(id)).await;
+    let state = stuck::answer_of(task.address(), begun, || task.state(id), || {}).await;
     !matches!(state, Err(TaskError::Disconnected(_) | TaskError::Timeout(_)))
 }
 

@@ -1,11 +1,11 @@
-//! The volumes of a Pod that others keep: claims, exports, and what drivers publish. What is mounted stays as it is until the Pod ends, so looking
-//! again costs nothing.
+//! The volumes of a Pod that others keep: claims, exports, and what drivers publish. What is mounted stays as it is until the Pod
+//! ends, so looking again costs nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{CSIPersistentVolumeSource, Volume};
 
-use super::context::Context;
+use super::context::{Context, PodDirs};
 use super::drivers::{self, DriverError};
 use super::expansion;
 use super::uses::Uses;
@@ -13,8 +13,9 @@ use super::view::PodView;
 use crate::csi::attachment::{self, AttachError};
 use crate::csi::{self, CsiError};
 use crate::mounts;
+use crate::volumes;
 use crate::volumes::claims::{self, ClaimError, Claimed};
-use crate::volumes::host;
+use crate::volumes::host::{self, HostError};
 use crate::volumes::ownership::Group;
 use crate::volumes::persistent::{self, PersistentError, Source};
 
@@ -34,7 +35,7 @@ pub enum MountingError {
     #[error(transparent)]
     Persistent(#[from] PersistentError),
     #[error(transparent)]
-    Host(#[from] host::HostError),
+    Host(#[from] HostError),
     #[error("mounting was given up: {0}")]
     Join(#[from] tokio::task::JoinError),
 }
@@ -65,8 +66,6 @@ impl MountingError {
 /// Mounts a volume that is somebody else's to keep; says whether it is of that kind.
 pub async fn set_up(ctx: &Context, pod: PodView<'_>, volume: &Volume) -> Result<bool, MountingError> {
     let dirs = ctx.dirs(pod);
-    let target = dirs.volumes().join(&volume.name);
-    let device = dirs.devices().join(&volume.name);
     if let Some(nfs) = &volume.nfs {
         let source = Source::Nfs {
             server: nfs.server.clone(),
@@ -74,11 +73,12 @@ pub async fn set_up(ctx: &Context, pod: PodView<'_>, volume: &Volume) -> Result<
             read_only: nfs.read_only == Some(true),
             options: Vec::new(),
         };
-        show(source, &target, None).await?;
+        show(source, &dirs.volumes().join(&volume.name), None).await?;
         return Ok(true);
     }
     if let Some(source) = &volume.csi {
-        if !mounts::is_point(&target).map_err(host::at("look at", &target))? {
+        let target = of_csi(&dirs, volume, &volume.name)?;
+        if !is_shown(&target)? {
             let wish = drivers::inline(&ctx.options.client, pod, &volume.name, source, group(pod)).await?;
             ctx.csi.mount(&wish, &dirs.root, &volume.name, &target).await?;
         }
@@ -87,28 +87,53 @@ pub async fn set_up(ctx: &Context, pod: PodView<'_>, volume: &Volume) -> Result<
     let Some(name) = claims::name_of(pod.name(), volume) else {
         return Ok(false);
     };
-    let is_shown = || mounts::is_point(&target).map_err(host::at("look at", &target));
-    if device.is_symlink() || csi::is_device(&device) || is_shown()? {
-        return Ok(true);
+    set_up_claimed(ctx, pod, volume, &name).await?;
+    Ok(true)
+}
+
+/// Shows what the claim of this name has, unless it is shown already.
+async fn set_up_claimed(
+    ctx: &Context,
+    pod: PodView<'_>,
+    volume: &Volume,
+    name: &str,
+) -> Result<(), MountingError> {
+    let dirs = ctx.dirs(pod);
+    let device = dirs.devices().join(&volume.name);
+    let target =
+        volumes::place(&dirs.volumes(), volume).map_err(host::at("read the volumes of", &dirs.root))?;
+    if device.is_symlink() || csi::is_device(&device) || is_shown(&target)? {
+        return Ok(());
     }
     let client = &ctx.options.client;
-    let claimed = claims::find(client, pod.pod, volume, &name).await?;
+    let claimed = claims::find(client, pod.pod, volume, name).await?;
     claimed.suits(&volume.name, &Uses::of(pod))?;
     let spec = claimed.volume.spec.as_ref();
     let source = spec.and_then(|spec| spec.csi.as_ref());
     if claimed.is_block() {
         let shown = match source {
             Some(source) => of_driver(ctx, pod, volume, &claimed, source, &device).await,
-            None => persistent::show_device(&claimed.volume, &name, &device).map_err(Into::into),
+            None => persistent::show_device(&claimed.volume, name, &device).map_err(Into::into),
         };
-        shown.map_err(|error| MountingError::Device(Box::new(error)))?;
-        return Ok(true);
+        return shown.map_err(|error| MountingError::Device(Box::new(error)));
     }
     match source {
-        Some(source) => of_driver(ctx, pod, volume, &claimed, source, &target).await?,
-        None => files(pod, &claimed, &target).await?,
+        Some(source) => {
+            let name = claimed.volume.metadata.name.as_deref().unwrap_or(&volume.name);
+            let target = of_csi(&dirs, volume, name)?;
+            of_driver(ctx, pod, volume, &claimed, source, &target).await
+        }
+        None => files(pod, &claimed, &target).await,
     }
-    Ok(true)
+}
+
+/// Where a driver is to show the files of a volume that has this name outside of the Pod.
+fn of_csi(dirs: &PodDirs, volume: &Volume, name: &str) -> Result<PathBuf, HostError> {
+    csi::target::target(&dirs.root, &volume.name, name).map_err(host::at("read the volumes of", &dirs.root))
+}
+
+fn is_shown(target: &Path) -> Result<bool, HostError> {
+    mounts::is_point(target).map_err(host::at("look at", target))
 }
 
 /// Has a driver show a claim's volume at `target`, attached first if the driver wants that.

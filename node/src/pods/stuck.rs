@@ -74,8 +74,12 @@ pub fn told(container: &str) -> String {
     )
 }
 
+/// The same of a Pod of which it is not known yet what runs: its shim keeps that to itself.
+pub const UNTOLD: &str =
+    "error determining status: rpc error: code = DeadlineExceeded desc = context deadline exceeded";
+
 /// What a shim answers, asked again and again; silent since `begun`. One that keeps silent for too long is ended and asked once
-/// more: nobody answers then.
+/// more: nobody answers then. `tell` is called at each silence but the last.
 ///
 /// # Errors
 /// The shim's; [`TaskError::Timeout`] only where its end was in vain.
@@ -83,13 +87,17 @@ pub async fn answer_of<A, F: Future<Output = Result<A, TaskError>>>(
     shim: &ShimAddress,
     begun: Instant,
     ask: impl Fn() -> F,
+    tell: impl Fn(),
 ) -> Result<A, TaskError> {
     let mut unanswered = Unanswered::since(begun);
     loop {
         let (begun, answer) = (Instant::now(), ask().await);
         match unanswered.note(begun, Instant::now(), !is_silence(&answer)) {
             Next::Fine => return answer,
-            Next::Wait(pause) => tokio::time::sleep(pause).await,
+            Next::Wait(pause) => {
+                tell();
+                tokio::time::sleep(pause).await;
+            }
             Next::End(_) => {
                 end_shim(shim.clone()).await;
                 return ask().await;
@@ -112,7 +120,7 @@ pub async fn let_go(client: TaskClient, id: String) -> Result<(), TaskError> {
     let told = client.shutdown(&id).await;
     if is_silence(&told) {
         tokio::spawn(async move {
-            let told = answer_of(client.address(), begun, || client.shutdown(&id)).await;
+            let told = answer_of(client.address(), begun, || client.shutdown(&id), || {}).await;
             tracing::debug!(?told, ?client, "a shim was told again that it may go");
         });
     }
@@ -206,10 +214,13 @@ fn end_holder(pid: Pid, file: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::os::fd::OwnedFd;
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::path::PathBuf;
     use std::process::{Child, Command};
+
+    use futures::FutureExt;
 
     use super::*;
 
@@ -264,13 +275,23 @@ mod tests {
             answer.unwrap_or_else(|_| Err(TaskError::Timeout("State".into())))
         };
         let begun = Instant::now().checked_sub(PATIENCE).unwrap();
-        let mut answer = answer_of(client.address(), begun, ask).await;
+        let mut answer = answer_of(client.address(), begun, ask, || panic!("it is ended at once")).await;
         assert!(!process.wait().unwrap().success());
         // The kernel may have taken its time.
         while is_silence(&answer) {
             answer = ask().await;
         }
         assert!(matches!(answer, Err(TaskError::Disconnected(_))), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn who_is_silent_is_told_of_before_it_is_waited_for() {
+        let told = Cell::new(0);
+        let ask = async || Err::<(), _>(TaskError::Timeout("State".into()));
+        let shim = address(Path::new("/nowhere"));
+        let waits = answer_of(&shim, Instant::now(), ask, || told.set(told.get() + 1));
+        assert!(waits.now_or_never().is_none());
+        assert_eq!(told.get(), 1);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amphipod_shim_api::{Exit as TaskExit, TaskClient, TaskClients, TaskError, TaskState, TaskStatus};
+use futures::future;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::time::Instant;
@@ -43,12 +44,19 @@ const RECONNECT_AFTER: Duration = Duration::from_millis(200);
 /// A connection that lasted so long was no failed attempt: others use it too, and may have broken it.
 const LASTED: Duration = Duration::from_secs(5);
 
-/// What became of a recorded task while nobody watched; `None` when it never ran. Takes as long as its shim is waited for.
-pub async fn adopt(ctx: &Context, pod: &Pod, record: Record) -> Option<Record> {
+/// What became of a Pod's recorded tasks while nobody watched, but for those that never ran. Takes as long as the slowest of their
+/// shims is waited for.
+pub async fn adopt_all(ctx: &Context, pod: &Pod, records: Vec<Record>) -> Vec<Record> {
+    let adopted = records.into_iter().map(|record| adopt(ctx, pod, record));
+    future::join_all(adopted).await.into_iter().flatten().collect()
+}
+
+/// The same of one; `None` when it never ran.
+async fn adopt(ctx: &Context, pod: &Pod, record: Record) -> Option<Record> {
     if record.exit().is_some() {
         return Some(record);
     }
-    let state = state(ctx, &record);
+    let state = state(ctx, pod, &record);
     let Some(state) = ctx.shutdown.run_until_cancelled(state).await else {
         return Some(record);
     };
@@ -66,11 +74,20 @@ pub async fn adopt(ctx: &Context, pod: &Pod, record: Record) -> Option<Record> {
 
 /// What the shim of an attempt says of it; `None` when its task is nowhere. A shim that does not answer may still run it: it is
 /// not lost before that one has ended.
-async fn state(ctx: &Context, record: &Record) -> Option<TaskState> {
+async fn state(ctx: &Context, pod: &Pod, record: &Record) -> Option<TaskState> {
     let address = record.address.as_ref();
     let client = ctx.tasks.of(address.filter(|_| record.boot_id == ctx.boot_id)?);
-    let state = stuck::answer_of(client.address(), Instant::now(), || client.state(&record.id));
+    let ask = || client.state(&record.id);
+    let state = stuck::answer_of(client.address(), Instant::now(), ask, || tell_untold(ctx, pod));
     state.await.ok()
+}
+
+/// What runs of the Pod may not be known for long: it is told, and who else waits to learn that need not.
+fn tell_untold(ctx: &Context, pod: &Pod) {
+    let Some(view) = PodView::new(pod) else { return };
+    ctx.allocations.counts(view.uid());
+    ctx.recorder
+        .pod(view, Warning, "FailedSync", stuck::UNTOLD.to_owned());
 }
 
 /// Removes an attempt that was prepared and never ran.

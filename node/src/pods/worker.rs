@@ -205,10 +205,8 @@ impl Worker {
         memory::lost_records(view, &records)
             .into_iter()
             .for_each(|record| self.push(record));
-        for record in records {
-            if let Some(record) = tasks::adopt(&self.ctx, &pod, record).await {
-                self.push(record);
-            }
+        for record in tasks::adopt_all(&self.ctx, &pod, records).await {
+            self.push(record);
         }
         self.recall_superseded(view);
         // First: new Pods may wait to learn whether this one still counts, and what follows may take long.

@@ -15,11 +15,13 @@ pub mod usage;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Volume, VolumeMount};
 
 use crate::bundle::mounts::{Bind, Propagation};
+use crate::csi;
 use crate::env::expand::expand;
 use crate::env::{Environment, Objects, PodFacts};
 use crate::hugepages;
@@ -46,6 +48,8 @@ pub enum VolumeError {
 pub enum MountError {
     #[error("volume {volume:?} of mount {path:?} is not in the Pod")]
     NoVolume { volume: String, path: String },
+    #[error("it is not known where volume {volume:?} is: {why}")]
+    NoPlace { volume: String, why: String },
     #[error("missing value for {}", .0.join(", "))]
     MissingValues(Vec<String>),
     #[error("failed to prepare subPath for volumeMount {volume:?} of container {container:?}")]
@@ -55,6 +59,20 @@ pub enum MountError {
 /// Directory of one volume below a Pod's `volumes` directory.
 fn directory(volumes: &Path, volume: &Volume) -> PathBuf {
     volumes.join(&volume.name)
+}
+
+/// Where one volume is, below a Pod's `volumes` directory: a driver's may be shown elsewhere there.
+///
+/// # Errors
+/// When it cannot be read where a driver shows it.
+pub fn place(volumes: &Path, volume: &Volume) -> io::Result<PathBuf> {
+    let may_be_a_drivers =
+        volume.csi.is_some() || volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some();
+    let shown = match volumes.parent().filter(|_| may_be_a_drivers) {
+        Some(pod) => csi::target::shown_at(pod, &volume.name)?,
+        None => None,
+    };
+    Ok(shown.unwrap_or_else(|| directory(volumes, volume)))
 }
 
 /// Makes one volume ready. Repeating it refreshes what is projected.
@@ -140,7 +158,10 @@ pub fn binds(
             })?;
         let whole = match &volume.host_path {
             Some(host) => PathBuf::from(&host.path),
-            None => directory(volumes, volume),
+            None => place(volumes, volume).map_err(|error| MountError::NoPlace {
+                volume: volume.name.clone(),
+                why: error.to_string(),
+            })?,
         };
         let source = match below(mount, environment)? {
             None => whole,
@@ -386,5 +407,36 @@ mod tests {
                 path: "/x".into()
             }
         );
+    }
+
+    #[test]
+    fn a_drivers_volume_is_where_it_is_shown() {
+        let pod = tempfile::tempdir().unwrap();
+        let volumes = pod.path().join("volumes");
+        let noted = pod.path().join(csi::published::DIRECTORY);
+        std::fs::create_dir(&noted).unwrap();
+        let record = json!({"driver": "d", "id": "v", "target": "/shown", "staged": null});
+        std::fs::write(noted.join("v.json"), record.to_string()).unwrap();
+        std::fs::write(noted.join("bad.json"), "{").unwrap();
+        for (volume, expected) in [
+            (
+                json!({"name": "v", "csi": {"driver": "d"}}),
+                Some("/shown".into()),
+            ),
+            (
+                json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}}),
+                Some("/shown".into()),
+            ),
+            (json!({"name": "v", "ephemeral": {}}), Some("/shown".into())),
+            (
+                json!({"name": "local", "persistentVolumeClaim": {"claimName": "c"}}),
+                Some(volumes.join("local")),
+            ),
+            (json!({"name": "bad", "csi": {"driver": "d"}}), None),
+            (json!({"name": "v", "emptyDir": {}}), Some(volumes.join("v"))),
+        ] {
+            let read: Volume = serde_json::from_value(volume.clone()).unwrap();
+            assert_eq!(place(&volumes, &read).ok(), expected, "{volume}");
+        }
     }
 }

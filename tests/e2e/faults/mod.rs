@@ -3,6 +3,7 @@
 
 mod halves;
 mod kills;
+mod stopped;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Node, Pod};

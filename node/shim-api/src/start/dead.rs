@@ -6,13 +6,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-
-use super::server::{ServeError, full_mark, old_logs, remove, try_lock};
+use super::lock::try_lock;
+use super::presence::is_dead;
+use super::server::{ServeError, full_mark, old_logs, remove};
 
 /// Removes what the server of this socket has left, if it is dead. What it had to say is kept as of one that went by itself.
 ///
@@ -71,16 +69,6 @@ fn forget(socket: &Path) {
         said_nothing.then_some(log),
     ];
     all.into_iter().flatten().for_each(remove);
-}
-
-/// Whether nobody listens there. One that does not take in who comes is not dead: nothing here waits for it.
-fn is_dead(path: &Path) -> bool {
-    let refused = || {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let end = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-        connect(end.as_raw_fd(), &UnixAddr::new(path)?)
-    };
-    matches!(refused(), Err(Errno::ECONNREFUSED | Errno::ENOENT))
 }
 
 #[cfg(test)]
@@ -149,23 +137,5 @@ mod tests {
         drop(held);
         forget_dead(&socket).unwrap();
         assert_eq!(left(directory), ["lock"]);
-    }
-
-    /// Its backlog is full: it is stopped, say.
-    #[test]
-    fn one_that_takes_nobody_in_is_not_dead() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("s.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
-        let mut waiting = Vec::new();
-        for _ in 0..4 {
-            let flags = SockFlag::SOCK_NONBLOCK;
-            let end = socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
-            // Refused or on its way: what it comes to is not the question, only that its place is taken.
-            let _ = connect(end.as_raw_fd(), &UnixAddr::new(&path).unwrap());
-            waiting.push(end);
-        }
-        assert!(!is_dead(&path));
     }
 }

@@ -3,6 +3,8 @@
 mod agent;
 mod args;
 mod dead;
+mod lock;
+mod presence;
 mod server;
 mod starter;
 

@@ -8,14 +8,16 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
 use super::Invocation;
+use super::lock::{self, lock};
+use super::presence::is_served;
 use super::starter::{join_asked, leave_starter};
 use crate::Standing;
 use crate::cgroup::CgroupError;
@@ -43,6 +45,10 @@ pub enum ServeError {
     Directory { path: PathBuf, source: io::Error },
     #[error("cannot lock {path:?}: {source}")]
     Lock { path: PathBuf, source: io::Error },
+    #[error(
+        "another has kept the lock {path:?} for {patience:?}: a shim's starter is stopped or stuck; lslocks(8) tells which"
+    )]
+    Locked { path: PathBuf, patience: Duration },
     #[error("cannot listen on {path:?}: {source}")]
     Bind { path: PathBuf, source: io::Error },
     #[error("cannot leave the shim's address in {path:?}: {source}")]
@@ -140,7 +146,7 @@ fn ensure_in(
             path: directory.into(),
             source,
         })?;
-    let _lock = lock(&directory.join("lock"))?;
+    let _lock = lock(&directory.join("lock"), lock::PATIENCE)?;
     let Place {
         name,
         socket,
@@ -176,7 +182,7 @@ fn place(directory: &Path, namespace: &str, group: &str) -> Result<Place, ServeE
         if socket.as_os_str().len() >= SUN_PATH {
             return Err(ServeError::PathTooLong(socket));
         }
-        let is_served = UnixStream::connect(&socket).is_ok();
+        let is_served = is_served(&socket);
         if !is_served || !full_mark(&socket).exists() {
             return Ok(Place {
                 name,
@@ -201,35 +207,6 @@ fn socket_name(namespace: &str, group: &str) -> String {
     let mut name = hex::encode(hash.finalize());
     name.truncate(HASH_DIGITS);
     name
-}
-
-fn lock(path: &Path) -> Result<Flock<File>, ServeError> {
-    let file = lock_file(path)?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| unlocked(path, errno.into()))
-}
-
-/// The same, but nobody waits for another who holds it: [`io::ErrorKind::WouldBlock`].
-pub(super) fn try_lock(path: &Path) -> Result<Flock<File>, ServeError> {
-    let file = lock_file(path)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| unlocked(path, errno.into()))
-}
-
-fn lock_file(path: &Path) -> Result<File, ServeError> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
-        .map_err(|source| unlocked(path, source))
-}
-
-fn unlocked(path: &Path, source: io::Error) -> ServeError {
-    ServeError::Lock {
-        path: path.into(),
-        source,
-    }
 }
 
 /// Nobody answers on the path (checked under the lock), so what is there is left from a server that died.
@@ -305,11 +282,11 @@ pub fn take_listener() -> Result<UnixListener, ServeError> {
 pub fn forget_server(call: &Invocation, expected: impl FnOnce(&Path) -> u64) {
     let socket = Path::new(&call.address);
     let Some(directory) = socket.parent() else { return };
-    let _lock = match lock(&directory.join("lock")) {
+    let _lock = match lock(&directory.join("lock"), lock::PATIENCE) {
         Ok(lock) => lock,
         Err(error) => return tracing::warn!(%error, "the socket stays"),
     };
-    if UnixStream::connect(socket).is_ok() {
+    if is_served(socket) {
         return;
     }
     let log = socket.with_extension("log");
@@ -348,6 +325,10 @@ pub(super) fn old_logs(directory: &Path) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use nix::fcntl::{Flock, FlockArg};
+
     use super::*;
     use crate::start::Action;
 

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use super::Lists;
 use super::endpoints::{by_service, ready_here};
 use super::ruleset::is_local;
+use crate::events::Recorder;
 
 /// Who asks says all there is to say at once, and reads a few bytes.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -84,23 +85,51 @@ struct Door {
 }
 
 impl Doors {
-    /// Answers at these ports, and at no others; false when that could not be done for some.
-    pub async fn keep(&mut self, wanted: BTreeMap<u16, Check>) -> bool {
+    /// Answers at these ports, and at no others; those where that cannot be done, with what is to be told of them.
+    pub async fn keep(&mut self, wanted: BTreeMap<u16, Check>) -> Vec<Shut> {
         self.0.retain(|port, _| wanted.contains_key(port));
-        let mut all = true;
+        let mut shut = Vec::new();
         for (port, check) in wanted {
             match self.0.get(&port) {
                 Some(door) => drop(door.check.send_replace(check)),
-                None => match Door::open(port, check).await {
+                None => match Door::open(port, check.clone()).await {
                     Ok(door) => drop(self.0.insert(port, door)),
-                    Err(error) => {
-                        tracing::warn!(%error, port, "the health of a Service cannot be asked for");
-                        all = false;
-                    }
+                    Err(error) => shut.push(Shut { port, check, error }),
                 },
             }
         }
-        all
+        shut
+    }
+}
+
+/// A port at which nobody can ask for the health of a Service: mostly it is another program's.
+pub struct Shut {
+    port: u16,
+    check: Check,
+    error: io::Error,
+}
+
+impl Shut {
+    /// The Service's event on this node, in upstream's words.
+    pub fn tell(&self, recorder: &Recorder, node: &str) {
+        let Check { namespace, name, .. } = &self.check;
+        tracing::warn!(error = %self.error, port = self.port, namespace, name, "the health of a Service cannot be asked for");
+        recorder.service(
+            (namespace, name),
+            "FailedToStartServiceHealthcheck",
+            "Listen",
+            self.message(node),
+        );
+    }
+
+    fn message(&self, node: &str) -> String {
+        let Self { port, check, error } = self;
+        let Check { namespace, name, .. } = check;
+        let why = match error.kind() {
+            io::ErrorKind::AddrInUse => format!("listen tcp4 0.0.0.0:{port}: bind: address already in use"),
+            _ => error.to_string(),
+        };
+        format!("node {node} failed to start healthcheck \"{namespace}/{name}\" on port {port}: {why}")
     }
 }
 
@@ -247,7 +276,7 @@ mod tests {
                 endpoints,
                 is_kept,
             };
-            assert!(doors.keep([(port, check)].into()).await);
+            assert!(doors.keep([(port, check)].into()).await.is_empty());
             let said = ask(port).await.unwrap();
             let (head, body) = said.split_once("\r\n\r\n").unwrap();
             assert!(head.starts_with(&format!("HTTP/1.1 {expected}")), "{said}");
@@ -261,10 +290,32 @@ mod tests {
                 json!({"service": service, "localEndpoints": endpoints, "serviceProxyHealthy": is_kept});
             assert_eq!(body, told);
         }
-        assert!(doors.keep(BTreeMap::new()).await);
+        assert!(doors.keep(BTreeMap::new()).await.is_empty());
         // The listener goes with its task, which ends when the runtime comes to it.
         while ask(port).await.is_ok() {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_told_as_upstream_tells_it() {
+        let taken = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let check = Check {
+            namespace: "n".into(),
+            name: "web".into(),
+            endpoints: 1,
+            is_kept: true,
+        };
+        let wanted = || BTreeMap::from([(port, check.clone())]);
+        let mut doors = Doors::default();
+        let shut = doors.keep(wanted()).await;
+        let told: Vec<String> = shut.iter().map(|shut| shut.message("here")).collect();
+        let expected = format!(
+            "node here failed to start healthcheck \"n/web\" on port {port}: listen tcp4 0.0.0.0:{port}: bind: address already in use"
+        );
+        assert_eq!(told, [expected]);
+        drop(taken);
+        assert!(doors.keep(wanted()).await.is_empty(), "it is free now");
     }
 }

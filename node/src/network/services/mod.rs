@@ -37,6 +37,7 @@ use super::Network;
 use super::nft::conntrack::{forget, udp_flows};
 use super::nft::{self, NftError};
 use crate::api_error;
+use crate::events::Recorder;
 use crate::reflect::{Changes, is_ready, reflect};
 
 /// Changes come in bursts (a rollout, a start): the first waits so long for others.
@@ -83,6 +84,7 @@ pub async fn run(
     client: Client,
     node: String,
     listener: Listener,
+    recorder: Recorder,
     shutdown: CancellationToken,
 ) {
     let (services, service_changes) = reflect::<Service>(client.clone(), |_| {});
@@ -100,6 +102,7 @@ pub async fn run(
         ranges,
         node,
         listener,
+        recorder,
         applied: None,
         routed: None,
         doors: Doors::default(),
@@ -117,6 +120,7 @@ struct Follow {
     ranges: Ranges,
     node: String,
     listener: Listener,
+    recorder: Recorder,
     /// What the kernel has, as far as this process knows.
     applied: Option<Ruleset>,
     /// The ranges it has routes for, as far as this process knows.
@@ -186,7 +190,9 @@ impl Follow {
         let routing = self.route(&lists.ranges).await;
         let applying = self.apply(lists.rules(&self.node)).await;
         let checks = health::checks(&lists, &self.node, self.applied.is_some());
-        let asking = (!self.doors.keep(checks).await).then(|| Instant::now() + CHECK);
+        let shut = self.doors.keep(checks).await;
+        shut.iter().for_each(|shut| shut.tell(&self.recorder, &self.node));
+        let asking = (!shut.is_empty()).then(|| Instant::now() + CHECK);
         [routing, applying, asking].into_iter().flatten().min()
     }
 

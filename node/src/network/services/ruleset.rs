@@ -21,11 +21,11 @@ const AFFINITY_SECONDS: i32 = 10_800;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Balancer {
     pub protocol: Protocol,
+    /// None where only other nodes have some: who asks is not answered at all.
     pub endpoints: BTreeSet<SocketAddrV4>,
     /// Seconds a client keeps its endpoint.
     pub affinity: Option<u32>,
-    /// The balancer that this node and its Pods are sent to instead. Who comes from elsewhere keeps its address then, and is not
-    /// answered at all when there are no endpoints.
+    /// The balancer that this node and its Pods are sent to instead. Who comes from elsewhere keeps its address then.
     pub inside: Option<String>,
 }
 
@@ -226,8 +226,9 @@ impl Balanced<'_> {
         let [to_all, to_near, to_near_from_outside] = ["", "-near", "-outside"]
             .map(|kind| format!("svc-{}/{}{kind}/{number}", self.name, protocol.name()));
         let internal = match is_local(self.spec.internal_traffic_policy.as_ref()) {
-            true => (!near.is_empty()).then_some(&to_near),
-            false => (!all.is_empty()).then_some(&to_all),
+            _ if all.is_empty() => None,
+            true => Some(&to_near),
+            false => Some(&to_all),
         };
         let external = match is_local(self.spec.external_traffic_policy.as_ref()) {
             _ if all.is_empty() || !is_outside => None,
@@ -448,7 +449,8 @@ mod tests {
                 &[near, far],
             ),
             ("Cluster", "Local", &far_only, Some(&[far]), Some(&[]), &[far]),
-            ("Local", "Local", &far_only, None, Some(&[]), &[far]),
+            ("Local", "Cluster", &far_only, Some(&[]), Some(&[far]), &[far]),
+            ("Local", "Local", &far_only, Some(&[]), Some(&[]), &[far]),
             ("Local", "Local", &json!([]), None, None, &[]),
         ] {
             let case = format!("{internal}, {policy}, {list}");

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::events::Recorder;
 
 /// A Service that has an address from a further range, and none that has another.
 const FURTHER: &str = "10.205.0.0/24";
@@ -117,11 +118,13 @@ async fn comes_to(from: Option<&PodSandbox>, to: &str, expected: Result<&str, Er
 /// Keeps the rules what this API server says, until told to stop.
 fn follow(network: &Arc<Network>, api: Client) -> (CancellationToken, JoinHandle<()>) {
     let stop = CancellationToken::new();
+    let recorder = Recorder::start(api.clone(), "node", stop.clone());
     let following = services::run(
         network.clone(),
         api,
         "node".into(),
         Box::new(|_| {}),
+        recorder,
         stop.clone(),
     );
     (stop, tokio::spawn(following))

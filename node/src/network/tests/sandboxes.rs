@@ -166,9 +166,9 @@ fn clusters_side_by_side_do_not_touch_each_other_and_down_removes_one() {
 }
 
 #[test]
-fn a_range_in_use_is_refused_by_name() {
+fn a_range_in_use_is_refused_by_name_and_nothing_is_left() {
     Host::run(|host| async move {
-        let _a = host.network("a").await;
+        let a = host.network("a").await;
         let taken = NetworkConfig {
             pod_cidr: "10.201.0.0/16".parse().unwrap(),
             ..host.config("b")
@@ -187,6 +187,13 @@ fn a_range_in_use_is_refused_by_name() {
             error.to_string(),
             "10.202.0.0/16 is used by link apaaaaaaa1: choose another --service-cidr"
         );
+        let links = a.links.all().await.unwrap();
+        let names = Names::new(&host.config("b").cluster_id).unwrap();
+        assert!(links.iter().all(|link| !names.owns_link(&link.name)), "{links:?}");
+        assert!(!host.config("b").run_dir.exists());
+        host.network("b").await;
+        // What one has itself is no obstacle.
+        host.network("b").await;
     });
 }
 
