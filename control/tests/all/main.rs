@@ -23,6 +23,7 @@ mod every_kind;
 mod floods;
 mod flow_control;
 mod garbage;
+mod heads;
 mod hostile;
 mod http2;
 mod https;

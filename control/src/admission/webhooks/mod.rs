@@ -2,9 +2,11 @@
 //!
 //! Configurations are taken by name, their webhooks in order. Mutating ones are called one after the other, each on what
 //! the one before left; one that asks for it is called again when a later one changed the object. Validating ones are
-//! called at once. Refuses to know how an answer is read (`answer`) and how it is fetched (`callout`).
+//! called at once. Refuses to know how an answer is read (`answer`), what its patch does (`patch`), and how it is fetched
+//! (`callout`).
 mod answer;
 mod notes;
+mod patch;
 mod review;
 mod rules;
 
@@ -16,9 +18,10 @@ use super::{Denial, Notes, Objects, ResourceName, Review};
 use crate::callout::{self, Exchange};
 use crate::kinds::policy::{Compiled, compile_conditions};
 use crate::kinds::view::View;
-use answer::{Answer, Fault, Refused};
+use answer::{Answer, Refused};
 use futures::future::join_all;
 use notes::Turn;
+use patch::Fault;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -228,7 +231,7 @@ impl Webhooks {
         let answer = self.ask(objects, review, (hook, question), true).await;
         let answer = heard(hook, turn, answer.map_err(Fault::Webhook)?, notes)?;
         let (kind, before) = (question.matched.kind(review), &question.shown.object);
-        let Some(patched) = answer::patched(review, (kind, hook.name()), &answer, before)? else {
+        let Some(patched) = patch::patched(review, (kind, hook.name()), &answer, before)? else {
             return Ok(false);
         };
         turn.patched(&patched.operations, notes);
