@@ -38,6 +38,7 @@ mod paging;
 mod parity;
 mod plane;
 mod policies;
+mod reinvocation;
 mod remote;
 mod rendering;
 mod replication_controllers;
