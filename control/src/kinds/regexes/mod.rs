@@ -83,13 +83,9 @@ pub fn compile(source: &str) -> Result<Pattern, String> {
 fn program(source: &str) -> Result<(Program, usize), String> {
     let translated = translate(source);
     for size in SIZE_LIMITS {
-        match usual(&translated, size) {
-            Ok(regex) => {
-                let weight = regex.memory_usage() + 2 * size;
-                return Ok((Program::Usual(regex), weight));
-            }
-            Err(error) if error.size_limit().is_some() => {}
-            Err(error) => return Err(why(source, &error)),
+        if let Some(regex) = usual(&translated, size).map_err(|error| why(source, &error))? {
+            let weight = regex.memory_usage() + 2 * size;
+            return Ok((Program::Usual(regex), weight));
         }
     }
     let [_, size] = SIZE_LIMITS;
@@ -98,14 +94,20 @@ fn program(source: &str) -> Result<(Program, usize), String> {
     Ok((Program::Compact(compact), weight))
 }
 
-fn usual(translated: &str, size: usize) -> Result<meta::Regex, meta::BuildError> {
+/// None when it does not fit.
+fn usual(translated: &str, size: usize) -> Result<Option<meta::Regex>, Box<meta::BuildError>> {
     let config = meta::Config::new()
         .nfa_size_limit(Some(size))
         .hybrid_cache_capacity(size);
-    meta::Builder::new()
+    let built = meta::Builder::new()
         .configure(config)
         .syntax(SyntaxConfig::new().nest_limit(NESTING))
-        .build(translated)
+        .build(translated);
+    match built {
+        Ok(regex) => Ok(Some(regex)),
+        Err(error) if error.size_limit().is_some() => Ok(None),
+        Err(error) => Err(Box::new(error)),
+    }
 }
 
 fn why(source: &str, error: &meta::BuildError) -> String {
