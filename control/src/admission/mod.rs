@@ -26,6 +26,7 @@ mod policy;
 mod priority;
 mod quota;
 mod resize;
+mod rounds;
 mod runtime_class;
 pub mod services;
 mod shown;
@@ -43,6 +44,7 @@ pub use services::ServiceAddresses;
 use crate::auth::{Authorizer, Identity};
 use crate::kinds::{FieldErrors, Kind, Registry};
 use crate::store::{ReadError, Store};
+use rounds::Rounds;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -256,16 +258,34 @@ impl Admission {
         object: &mut Value,
         notes: &mut Notes,
     ) -> Result<(), Denial> {
-        let objects = self.objects.as_ref();
-        namespace::check(objects, review)?;
-        self.complete(review, object)?;
-        let mutated = !review.asks() && self.policies.mutate(objects, review, object).await?;
-        let asked = self.webhooks.mutate(objects, review, object, notes).await?;
-        // What policies and webhooks changed may need completing again.
-        match mutated || asked {
-            true => self.complete(review, object),
-            false => Ok(()),
+        namespace::check(self.objects.as_ref(), review)?;
+        self.change(review, object, notes).await
+    }
+
+    /// Plugins, policies and webhooks, and all of them again where one of the latter two changed something.
+    async fn change(&self, review: &Review<'_>, object: &mut Value, notes: &mut Notes) -> Result<(), Denial> {
+        let mut rounds = Rounds::default();
+        self.round(review, object, notes, &mut rounds).await?;
+        if !rounds.wanted {
+            return Ok(());
         }
+        rounds.second = true;
+        self.round(review, object, notes, &mut rounds).await
+    }
+
+    async fn round(
+        &self,
+        review: &Review<'_>,
+        object: &mut Value,
+        notes: &mut Notes,
+        rounds: &mut Rounds,
+    ) -> Result<(), Denial> {
+        let objects = self.objects.as_ref();
+        self.complete(review, object)?;
+        if !review.asks() {
+            self.policies.mutate(objects, review, object, rounds).await?;
+        }
+        self.webhooks.mutate(objects, review, object, notes, rounds).await
     }
 
     /// The plugins that fill in what a client left out. Idempotent.
@@ -383,7 +403,11 @@ impl Admission {
         namespace::check(objects, review)?;
         self.policies.check(objects, review, &Value::Null, notes).await?;
         let mut nothing = Value::Null;
-        self.webhooks.mutate(objects, review, &mut nothing, notes).await?;
+        // Nothing can be changed of what is nothing, so that there is no second round.
+        let mut rounds = Rounds::default();
+        self.webhooks
+            .mutate(objects, review, &mut nothing, notes, &mut rounds)
+            .await?;
         self.webhooks.validate(objects, review, &nothing, notes).await
     }
 
@@ -395,8 +419,7 @@ impl Admission {
         notes: &mut Notes,
     ) -> Result<(), Denial> {
         let objects = self.objects.as_ref();
-        self.policies.mutate(objects, review, options).await?;
-        self.webhooks.mutate(objects, review, options, notes).await?;
+        self.change(review, options, notes).await?;
         self.policies.check(objects, review, options, notes).await?;
         self.webhooks.validate(objects, review, options, notes).await
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::functions;
 use super::functions::lists::sorted;
 use super::operators;
+use super::patterns::Patterns;
 use super::syntax::{Binding, Each, EachKind, Expr, Node, Operator};
 use super::value::{Key, Value, constant};
 use crate::kinds::numbers::is_whole;
@@ -58,8 +59,14 @@ impl<'a> Scope<'a> {
     }
 }
 
-pub(super) fn evaluate<'a>(expr: &'a Expr, scope: &Scope<'a>, budget: &mut u64) -> Evaluated<'a> {
+/// The value of an expression, of which these are the patterns.
+pub(super) fn evaluate<'a>(
+    (expr, patterns): (&'a Expr, &'a Patterns),
+    scope: &Scope<'a>,
+    budget: &mut u64,
+) -> Evaluated<'a> {
     let mut run = Run {
+        patterns,
         scope,
         locals: Vec::new(),
         left: *budget,
@@ -71,6 +78,7 @@ pub(super) fn evaluate<'a>(expr: &'a Expr, scope: &Scope<'a>, budget: &mut u64) 
 
 /// One evaluation under way.
 pub(super) struct Run<'a, 's> {
+    pub patterns: &'a Patterns,
     scope: &'s Scope<'a>,
     locals: Vec<(&'a str, Value<'a>)>,
     left: u64,

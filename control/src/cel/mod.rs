@@ -15,6 +15,7 @@ mod moment;
 mod operators;
 mod parse;
 pub mod patches;
+mod patterns;
 mod signatures;
 mod syntax;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use types::{Structure, Type, escape};
 pub use value::Value;
 
 use check::Offered;
+use patterns::Patterns;
 use syntax::Expr;
 
 /// What one evaluation may cost (upstream's `PerCallLimit`).
@@ -43,6 +45,7 @@ const MISTAKES: usize = 100;
 pub struct Program {
     pub source: String,
     expr: Expr,
+    patterns: Patterns,
     /// What it evaluates to.
     pub ty: Type,
     /// An upper bound of what an evaluation costs.
@@ -93,6 +96,7 @@ impl Program {
         expr.names(&mut names);
         Ok(Program {
             source: source.to_owned(),
+            patterns: Patterns::of(&expr),
             expr,
             ty,
             cost,
@@ -113,7 +117,7 @@ impl Program {
 
     /// Evaluates; `budget` is lowered by what it cost.
     pub fn evaluate<'a>(&'a self, scope: &Scope<'a>, budget: &mut u64) -> Result<Value<'a>, EvalError> {
-        eval::evaluate(&self.expr, scope, budget)
+        eval::evaluate((&self.expr, &self.patterns), scope, budget)
     }
 }
 

@@ -155,8 +155,9 @@ async fn weigh(
 /// kind is served.
 async fn number(context: &Context, key: &ObjectKey, resource: &str) -> Result<Option<i64>, StepError> {
     let name = resource.strip_prefix("count/").unwrap_or(resource);
-    let served = context.catalog.served().await?;
-    let Some(kind) = served.iter().find(|s| s.qualified_name() == name && s.namespaced) else {
+    let found = context.catalog.known().await?;
+    let mut served = found.served.iter();
+    let Some(kind) = served.find(|s| s.qualified_name() == name && s.namespaced) else {
         return Ok(None);
     };
     let base = kind.resource.api_version.as_str();

@@ -130,3 +130,56 @@ async fn who_binds_a_claim_and_who_speaks_of_its_devices_has_a_right_to_that() {
         assert_eq!(message, why.unwrap_or_default(), "{who} {status}");
     }
 }
+
+/// What is written otherwise and means the same.
+#[tokio::test]
+async fn who_changes_nothing_of_a_claim_needs_no_right_to_its_parts() {
+    let plane = Plane::start().await;
+    let status = || rule(&["patch"], "resourceclaims/status", &[]);
+    let binding = rule(&["patch"], "resourceclaims/binding", &[]);
+    let driver = rule(&["arbitrary-node:patch"], "resourceclaims/driver", &[]);
+    grant(&plane, "plain", json!([status()])).await;
+    grant(&plane, "all", json!([status(), binding, driver])).await;
+    let request = json!({"name": "r", "exactly": {"deviceClassName": "c.e.com"}});
+    let claim = json!({"metadata": {"name": "mine"}, "spec": {"devices": {"requests": [request]}}});
+    let (code, made) = plane.call(Method::POST, CLAIMS, claim).await;
+    assert_eq!(code, 201, "{made}");
+    let result = |more: Value| {
+        let mut result = json!({"request": "r", "driver": DRIVER, "pool": "p", "device": "x"});
+        json_patch::merge(&mut result, &more);
+        result
+    };
+    let share = "11111111-2222-3333-4444-555555555555";
+    let told = |at: &str| {
+        let condition = json!({"type": "Ready", "status": "True", "reason": "R", "message": "", "lastTransitionTime": at});
+        json!([{"driver": DRIVER, "pool": "p", "device": "x", "shareID": share, "conditions": [condition]}])
+    };
+    let of = |amount: &str| result(json!({"shareID": share, "consumedCapacity": {"e.com/size": amount}}));
+    let at = |at: &str, results: Value| json!({"allocationTimestamp": at, "devices": {"results": results}});
+    for (who, status) in [
+        (
+            "plain",
+            json!({"reservedFor": [], "devices": [], "allocation": null}),
+        ),
+        (
+            "all",
+            json!({"allocation": at("2026-01-01T00:00:00Z", json!([of("1Gi")])), "devices": told("2026-01-01T00:00:00Z")}),
+        ),
+        ("plain", json!({"reservedFor": []})),
+        (
+            "plain",
+            json!({"allocation": at("2026-01-01T01:00:00+01:00", json!([of("1024Mi")]))}),
+        ),
+        ("plain", json!({"allocation": {"devices": {"config": []}}})),
+        (
+            "plain",
+            json!({"allocation": {"devices": {"results": [
+                result(json!({"shareID": share, "consumedCapacity": {"e.com/size": "1Gi"}, "tolerations": [],
+                    "adminAccess": null, "bindingConditions": []}))]}}}),
+        ),
+        ("plain", json!({"devices": told("2026-01-01T01:00:00+01:00")})),
+    ] {
+        let (code, message) = patch(&plane, who, status.clone()).await;
+        assert_eq!(code, 200, "{who} {status}: {message}");
+    }
+}

@@ -1,8 +1,9 @@
 //! MutatingAdmissionPolicy (KEP-3962): expressions that change what is about to be stored.
 //!
-//! Flow: every binding → does it concern the object as it is by now → with each parameter: match conditions → mutations in
-//! order. A policy that asks for it runs again when a later one has changed the object.
+//! Flow: every binding → does it concern the object as it comes → with each parameter: match conditions → mutations in
+//! order. In a second round only those run that are due.
 use super::super::expressions::{self, BUDGET, Rights, Seen, all_hold, evaluate, failure};
+use super::super::rounds::Rounds;
 use super::super::shown::{self, Shown, Versions};
 use super::super::{Action, Denial, Objects, ResourceName, Review};
 use super::{GROUP, Invocation, Misfit, Policies};
@@ -12,7 +13,6 @@ use crate::kinds::policy::{Mutation, Policy};
 use crate::kinds::view::View;
 use crate::kinds::{Kind, managed};
 use serde_json::Value;
-use std::sync::Arc;
 
 const POLICIES: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpolicies");
 pub(super) const BINDINGS: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpolicybindings");
@@ -26,85 +26,116 @@ enum Failure {
 }
 
 impl Policies {
-    /// Changes the object as policies will; whether any did.
+    /// Changes the object as those policies will that the object as it comes concerns.
     pub(in super::super) async fn mutate(
         &self,
         objects: &dyn Objects,
         review: &Review<'_>,
         object: &mut Value,
-    ) -> Result<bool, Denial> {
+        rounds: &mut Rounds,
+    ) -> Result<(), Denial> {
         if review.kind.group == GROUP || matches!(review.action, Action::Delete { .. }) {
-            return Ok(false);
+            return Ok(());
         }
-        let bindings = objects.list(BINDINGS, None);
-        let mut last_change = None;
-        for (i, binding) in bindings.iter().enumerate() {
-            if self.mutate_once(objects, review, binding, object, false).await? {
-                last_change = Some(i);
-            }
+        let mut invocations = Vec::new();
+        for binding in objects.list(BINDINGS, None) {
+            invocations.extend(Invocation::of(objects, review, object, POLICIES, binding).await);
         }
-        for binding in bindings.iter().take(last_change.unwrap_or(0)) {
-            self.mutate_once(objects, review, binding, object, true).await?;
+        rounds.policies.begin(object);
+        let mut made = false;
+        for invocation in &invocations {
+            made |= self.run_all(objects, review, invocation, object, rounds).await?;
         }
-        Ok(last_change.is_some())
+        // To upstream what was made anew is changed, whatever became of it.
+        if made {
+            rounds.policies.changed();
+            rounds.wanted = true;
+        }
+        rounds.policies.end(object);
+        Ok(())
     }
 
-    async fn mutate_once(
-        &self,
-        objects: &dyn Objects,
-        review: &Review<'_>,
-        binding: &Arc<Value>,
-        object: &mut Value,
-        again: bool,
-    ) -> Result<bool, Denial> {
-        let invocation = Invocation::of(objects, review, object, POLICIES, binding.clone()).await;
-        let Some(invocation) = invocation else {
-            return Ok(false);
-        };
-        if again && invocation.policy.text("spec.reinvocationPolicy") != "IfNeeded" {
-            return Ok(false);
-        }
-        let before = object.clone();
-        match self.run_all(objects, review, &invocation, object).await {
-            Ok(()) => Ok(*object != before),
-            Err(Failure::Internal(why)) => Err(Denial::Failed(why)),
-            Err(_) if !invocation.fails() => {
-                *object = before;
-                Ok(false)
-            }
-            Err(Failure::Policy { message, reason }) => Err(Denial::Mutation { message, reason }),
-        }
-    }
-
+    /// Runs a policy with each parameter; whether it made anything.
     async fn run_all(
         &self,
         objects: &dyn Objects,
         review: &Review<'_>,
         invocation: &Invocation,
         object: &mut Value,
-    ) -> Result<(), Failure> {
-        let unconfigured = |misfit: &Misfit| Failure::Policy {
-            message: misfit.told("policy", &invocation.policy, &invocation.binding),
-            reason: "Forbidden",
+        rounds: &mut Rounds,
+    ) -> Result<bool, Denial> {
+        let parameters = match &invocation.parameters {
+            Ok(parameters) => parameters,
+            Err(misfit) => return invocation.failed(invocation.unconfigured(misfit)),
         };
-        let parameters = invocation.parameters.as_ref().map_err(unconfigured)?;
         let compiled = self.compiled(&invocation.policy);
-        let kind = invocation.matched.kind(review);
+        let mut made = false;
         for parameter in parameters {
-            let shown = Versions::default().show(objects, review, kind, object).await;
-            let shown = shown.map_err(|why| unconfigured(&Misfit::Policy(why)))?;
-            let mutated = mutated(&compiled, review, invocation, &shown, parameter.as_deref())?;
-            if mutated != shown.object {
-                let back = shown::back(objects, review, kind, object, mutated).await;
-                *object =
-                    back.map_err(|why| Failure::Internal(format!("failed to convert object: {why}")))?;
-            }
+            let with = (&*compiled, parameter.as_deref());
+            let ran = run(objects, review, invocation, with, object, rounds).await;
+            made |= ran.or_else(|failure| invocation.failed(failure))?;
         }
-        Ok(())
+        Ok(made)
     }
 }
 
+/// Runs a policy with one parameter, in a second round if it is due; whether it made anything.
+async fn run(
+    objects: &dyn Objects,
+    review: &Review<'_>,
+    invocation: &Invocation,
+    (policy, parameter): (&Policy, Option<&Value>),
+    object: &mut Value,
+    rounds: &mut Rounds,
+) -> Result<bool, Failure> {
+    let kind = invocation.matched.kind(review);
+    let shown = Versions::default().show(objects, review, kind, object).await;
+    let shown = shown.map_err(|why| invocation.unconfigured(&Misfit::Policy(why)))?;
+    let key = invocation.key(parameter);
+    let runs = !rounds.second || rounds.policies.is_due(&key);
+    let Some(made) = mutated(policy, review, invocation, &shown, parameter, runs)? else {
+        return Ok(false);
+    };
+    if made.object != shown.object {
+        let back = shown::back(objects, review, kind, object, made.object).await;
+        *object = back.map_err(|why| Failure::Internal(format!("failed to convert object: {why}")))?;
+        rounds.policies.changed();
+    }
+    if invocation.policy.text("spec.reinvocationPolicy") == "IfNeeded" {
+        rounds.policies.add(key);
+    }
+    Ok(made.anything)
+}
+
 impl Invocation {
+    /// Which it is among all, with this parameter.
+    fn key(&self, parameter: Option<&Value>) -> String {
+        let name = |object: &Value| object.text("metadata.name").to_owned();
+        let parameter = parameter.map(|p| format!("{}/{}", p.text("metadata.namespace"), name(p)));
+        format!(
+            "{}/{}/{}",
+            name(&self.policy),
+            name(&self.binding),
+            parameter.unwrap_or_default()
+        )
+    }
+
+    /// What becomes of a policy that could not do its work: it made nothing, or denies.
+    fn failed(&self, failure: Failure) -> Result<bool, Denial> {
+        match failure {
+            Failure::Internal(why) => Err(Denial::Failed(why)),
+            Failure::Policy { .. } if !self.fails() => Ok(false),
+            Failure::Policy { message, reason } => Err(Denial::Mutation { message, reason }),
+        }
+    }
+
+    fn unconfigured(&self, misfit: &Misfit) -> Failure {
+        Failure::Policy {
+            message: misfit.told("policy", &self.policy, &self.binding),
+            reason: "Forbidden",
+        }
+    }
+
     fn refusal(&self, why: &str) -> Failure {
         let (policy, binding) = (&self.policy, &self.binding);
         let message = format!(
@@ -117,21 +148,29 @@ impl Invocation {
     }
 }
 
-/// What the policy makes of the object, in the version that it knows.
+/// What became of an object, in the version that a policy knows.
+struct Made {
+    object: Value,
+    /// Some mutation worked.
+    anything: bool,
+}
+
+/// What the policy makes of the object; none when its conditions do not hold, or when it is not to run. A mutation that fails
+/// is left out, or denies.
 fn mutated(
     policy: &Policy,
     review: &Review<'_>,
     invocation: &Invocation,
     before: &Shown,
     parameter: Option<&Value>,
-) -> Result<Value, Failure> {
+    runs: bool,
+) -> Result<Option<Made>, Failure> {
     let kind = invocation.matched.kind(review);
     let request = expressions::request(review, kind, &before.object);
     let denied = |why: String| invocation.refusal(&why);
-    let mut current = before.object.clone();
-    let mut left = BUDGET;
+    let (mut object, mut anything, mut left) = (before.object.clone(), false, BUDGET);
     for (i, mutation) in policy.mutations.iter().enumerate() {
-        let shown = current.clone();
+        let shown = object.clone();
         let seen = Seen {
             request: &request,
             object: &shown,
@@ -141,17 +180,22 @@ fn mutated(
         };
         let mut scope = seen.scope();
         scope.set("params", parameter.map_or(Cel::Null, |p| Cel::of(p, &Type::Dyn)));
-        if i == 0 && !all_hold(&policy.conditions, &scope).map_err(denied)? {
-            return Ok(current);
+        if i == 0 && !(all_hold(&policy.conditions, &scope).map_err(denied)? && runs) {
+            return Ok(None);
         }
         for (name, program) in &policy.variables {
             let value = evaluate(program, &scope, &mut left);
             scope.set_outcome(format!("variables.{name}"), value);
         }
-        let after = apply(review, kind, mutation, &scope, &shown, &mut left).map_err(denied)?;
-        current = completed(shown::built(review, kind), after).map_err(Failure::Internal)?;
+        let after = apply(review, kind, mutation, &scope, &shown, &mut left).map_err(denied);
+        let built = shown::built(review, kind);
+        match after.and_then(|after| completed(built, after).map_err(Failure::Internal)) {
+            Ok(after) => (object, anything) = (after, true),
+            Err(Failure::Policy { .. }) if !invocation.fails() => {}
+            Err(failure) => return Err(failure),
+        }
     }
-    Ok(current)
+    Ok(Some(Made { object, anything }))
 }
 
 fn apply<'a>(
@@ -242,9 +286,15 @@ mod tests {
     fn mutate(policies: &[(&str, Value)]) -> Result<Value, String> {
         let mut object = json!({"metadata": {"name": "o", "namespace": "n"}, "data": {"a": "1"}});
         let review = review("configmaps", Action::Create);
-        let done = block_on(Policies::default().mutate(&objects(policies), &review, &mut object));
+        let (objects, mut rounds, all) = (objects(policies), Rounds::default(), Policies::default());
+        let mut round = |rounds: &mut Rounds| block_on(all.mutate(&objects, &review, &mut object, rounds));
+        let mut done = round(&mut rounds);
+        if done.is_ok() && rounds.wanted {
+            rounds.second = true;
+            done = round(&mut rounds);
+        }
         match done {
-            Ok(_) => Ok(object["data"].clone()),
+            Ok(()) => Ok(object["data"].clone()),
             Err(Denial::Mutation { message, .. }) => Err(message),
             Err(other) => panic!("{other:?}"),
         }
@@ -280,12 +330,47 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_runs_again_after_later_changes_if_it_asks() {
-        let mut counts = lays("Object{data: {'size': string(object.data.size())}}");
-        counts["reinvocationPolicy"] = "IfNeeded".into();
-        let adds = lays("Object{data: {'x': 'y'}}");
-        let done = mutate(&[("p1", counts), ("p2", adds)]).expect("done");
-        assert_eq!(done["size"], "3");
+    fn a_policy_runs_again_if_it_asks() {
+        let counts = || lays("Object{data: {'size': string(object.data.size())}}");
+        let asking = |mut policy: Value| {
+            policy["reinvocationPolicy"] = "IfNeeded".into();
+            policy
+        };
+        let adds = |key: &str| lays(&format!("Object{{data: {{'{key}': 'x'}}}}"));
+        let mut late = asking(adds("late"));
+        late["matchConstraints"] = json!({"objectSelector": {"matchLabels": {"a": "b"}}});
+        let labels = lays("Object{metadata: Object.metadata{labels: {'a': 'b'}}}");
+        for (policies, want) in [
+            (
+                vec![("p1", counts()), ("p2", adds("x"))],
+                json!({"a": "1", "size": "1", "x": "x"}),
+            ),
+            (
+                vec![("p1", asking(counts())), ("p2", adds("x"))],
+                json!({"a": "1", "size": "3", "x": "x"}),
+            ),
+            // As upstream's, after what it made itself, too.
+            (vec![("p1", asking(counts()))], json!({"a": "1", "size": "2"})),
+            // Whom the object did not concern at first is not asked later.
+            (vec![("p1", labels), ("p2", late)], json!({"a": "1"})),
+        ] {
+            assert_eq!(mutate(&policies), Ok(want.clone()), "{want}");
+        }
+    }
+
+    #[test]
+    fn what_works_of_a_policy_that_may_fail_is_kept() {
+        let mut policy = lays("Object{data: {'b': '2'}}");
+        for expression in ["Object{data: {'c': object.nope}}", "Object{data: {'d': '4'}}"] {
+            let other = lays(expression)["mutations"][0].take();
+            policy["mutations"].as_array_mut().expect("a list").push(other);
+        }
+        mutate(&[("p", policy.clone())]).expect_err("denied");
+        policy["failurePolicy"] = "Ignore".into();
+        assert_eq!(
+            mutate(&[("p", policy)]),
+            Ok(json!({"a": "1", "b": "2", "d": "4"}))
+        );
     }
 
     #[test]

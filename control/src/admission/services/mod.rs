@@ -61,7 +61,7 @@ impl ServiceAddresses {
         let held: BTreeSet<String> = old.map(keys).unwrap_or_default().into_iter().collect();
         let source = self.cluster_ip(store, review.name, spec, &held).await?;
         let chosen = self.ports(store, spec, &held, old.is_none()).await?;
-        self.health_check_port(store, spec, &held, &chosen).await?;
+        self.health_check_port(store, spec, old, &chosen).await?;
         let wanted: BTreeSet<String> = keys(service).into_iter().collect();
         let mut claims = released(store, held.difference(&wanted).cloned()).await?;
         claims
@@ -419,6 +419,54 @@ mod tests {
         let mut external = json!({"spec": {"type": "ExternalName", "externalName": "x.y"}});
         let claims = admit(&store, Some(&old), &mut external).await.unwrap();
         assert_eq!((claims.take.len(), claims.release.len()), (0, 2));
+    }
+
+    #[tokio::test]
+    async fn a_health_check_port_is_judged_when_it_is_taken() {
+        let (_dir, store) = open().await;
+        let balancer = |node: u16, check: u16, policy: &str| {
+            json!({"type": "LoadBalancer", "ipFamilies": ["IPv4"], "externalTrafficPolicy": policy,
+                "healthCheckNodePort": check, "ports": [{"port": 80, "nodePort": node}]})
+        };
+        let (both, other) = (balancer(30001, 30001, "Local"), balancer(30000, 30001, "Local"));
+        assert!(matches!(
+            create(&store, both.clone()).await,
+            Err(Denial::Failed(_))
+        ));
+        let old = create(&store, other).await.unwrap();
+        let update = async |old: &Value, spec: Value| {
+            let mut new = json!({"spec": spec});
+            new["spec"]["clusterIP"] = old["spec"]["clusterIP"].clone();
+            new["spec"]["clusterIPs"] = old["spec"]["clusterIPs"].clone();
+            admit(&store, Some(old), &mut new)
+                .await
+                .map(|claims| (claims.take, claims.release))
+        };
+        // What a Service holds may be its node port, too: nothing is taken.
+        let released = format!("{}30000", ports::KEYS);
+        assert_eq!(
+            update(&old, both.clone()).await.unwrap(),
+            (vec![], vec![released])
+        );
+        let mut twice = old.clone();
+        twice["spec"]["ports"][0]["nodePort"] = 30001.into();
+        assert_eq!(update(&twice, both).await.unwrap(), (vec![], vec![]));
+        // But what it holds as a node port, even one that it lets go of, is taken when it wants it for the check.
+        let mut before = old.clone();
+        before["spec"]["externalTrafficPolicy"] = "Cluster".into();
+        before["spec"]
+            .as_object_mut()
+            .unwrap()
+            .remove("healthCheckNodePort");
+        for node in [30000, 30002] {
+            let told = update(&before, balancer(node, 30000, "Local")).await;
+            let Err(Denial::Failed(why)) = told else {
+                panic!("{node}: {told:?}");
+            };
+            let wanted =
+                "failed to allocate requested HealthCheck NodePort 30000: provided port is already allocated";
+            assert_eq!(why, wanted);
+        }
     }
 
     #[tokio::test]

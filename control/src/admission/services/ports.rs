@@ -58,22 +58,25 @@ impl ServiceAddresses {
         Ok(chosen)
     }
 
-    /// A load balancer that keeps traffic local asks the nodes on a port of its own whether they have endpoints.
+    /// A load balancer that keeps traffic local asks the nodes on a port of its own whether they have endpoints. That is
+    /// settled when the Service becomes one, and not judged again.
     pub(super) async fn health_check_port(
         &self,
         store: &dyn Store,
         spec: &mut Map<String, Value>,
-        held: &BTreeSet<String>,
+        old: Option<&Value>,
         chosen: &BTreeSet<u16>,
     ) -> Result<(), Denial> {
         const FIELD: &str = "healthCheckNodePort";
-        if text(spec, "type") != "LoadBalancer" || text(spec, "externalTrafficPolicy") != "Local" {
+        let old = old.and_then(|old| old["spec"].as_object());
+        if !needs_health_check(spec) || old.is_some_and(needs_health_check) {
             return Ok(());
         }
         match spec.get(FIELD).and_then(port_number) {
             Some(number) => {
                 let twice = chosen.contains(&number).then(|| ALLOCATED.to_owned());
-                match self.refusal(store, number, held).await?.or(twice) {
+                // One that the Service holds already it holds for something else.
+                match self.refusal(store, number, &BTreeSet::new()).await?.or(twice) {
                     // Upstream calls that its own fault.
                     Some(why) => Err(Denial::Failed(format!(
                         "failed to allocate requested HealthCheck NodePort {number}: {why}"
@@ -137,4 +140,9 @@ impl ServiceAddresses {
         let free = all.find(|number| !chosen.contains(number) && !taken.contains(&number.to_string()));
         free.ok_or_else(|| Denial::Failed("failed to allocate a nodePort: range is full".to_owned()))
     }
+}
+
+/// Whether a Service of this spec has a port on which nodes tell if they have local endpoints.
+fn needs_health_check(spec: &Map<String, Value>) -> bool {
+    text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local"
 }

@@ -1,17 +1,14 @@
-//! What a webhook's answer means: read as upstream's client reads it, verified as its `VerifyAdmissionResponse` does, and
-//! its patch applied.
-use super::super::shown::{built, is_scale};
-use super::super::{Denial, Review};
+//! What a webhook's answer means: read as upstream's client reads it, and verified as its `VerifyAdmissionResponse` does.
 use crate::api;
+use crate::kinds::reviews;
 use crate::kinds::view::View;
-use crate::kinds::{Kind, reviews, scale};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 const KIND: &str = "AdmissionReview";
 const GROUP: &str = "admission.k8s.io";
-const PATCH: &str = "JSONPatch";
+pub(super) const PATCH: &str = "JSONPatch";
 /// What knows the kinds that may be answered with, in upstream's words.
 const SCHEME: &str = "k8s.io/apiserver/pkg/util/webhook/client.go:71";
 
@@ -22,8 +19,8 @@ pub(super) struct Answer {
     pub warnings: Vec<String>,
     pub audit: Vec<(String, String)>,
     /// As it came; empty where there is none.
-    patch: Vec<u8>,
-    patch_type: String,
+    pub patch: Vec<u8>,
+    pub patch_type: String,
 }
 
 /// Why it said no.
@@ -33,25 +30,6 @@ pub(super) struct Refused {
     pub reason: String,
     pub message: String,
     pub details: Option<Value>,
-}
-
-/// Why a webhook has no say in what becomes of the object.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// It did not make sense: its failure policy says what that means.
-    Webhook(String),
-    /// Whatever the policy. What a patch cannot be applied to upstream takes for an error of its own.
-    Final(Denial),
-}
-
-impl From<Denial> for Fault {
-    fn from(denial: Denial) -> Self {
-        Fault::Final(denial)
-    }
-}
-
-fn internal(why: impl ToString) -> Fault {
-    Fault::Final(Denial::Failed(why.to_string()))
 }
 
 /// Reads an answer to the request with this uid; the error says what is wrong with it.
@@ -175,101 +153,8 @@ fn refused(status: &Value) -> Refused {
     }
 }
 
-impl Answer {
-    /// The operations of its patch; none where there are none.
-    fn operations(&self) -> Result<Option<Value>, Fault> {
-        if self.patch.is_empty() {
-            return Ok(None);
-        }
-        let undecodable =
-            |why: String| Fault::Webhook(format!("received undecodable patch in webhook response: {why}"));
-        let mismatch = |of: &Value, ty: &str| {
-            let word = api::word(of);
-            undecodable(format!(
-                "json: cannot unmarshal {word} into Go value of type jsonpatch.{ty}"
-            ))
-        };
-        let patch = api::decoded_json(&self.patch).map_err(undecodable)?.value;
-        let operations = match &patch {
-            Value::Null => return Ok(None),
-            Value::Array(operations) => operations,
-            other => return Err(mismatch(other, "Patch")),
-        };
-        let is_one = |operation: &&Value| operation.is_object() || operation.is_null();
-        match operations.iter().find(|operation| !is_one(operation)) {
-            Some(other) => Err(mismatch(other, "Operation")),
-            None if operations.is_empty() => Ok(None),
-            None => Ok(Some(patch)),
-        }
-    }
-}
-
-/// What a patch makes of an object.
-#[derive(Debug, PartialEq)]
-pub(super) struct Patched {
-    pub object: Value,
-    pub operations: Value,
-}
-
-/// What the answer's patch makes of this object, shown to `webhook`; none when there is no patch. A patch is refused when it
-/// cannot be applied, makes another object of this one, or something that is no object of the kind.
-pub(super) fn patched(
-    review: &Review<'_>,
-    (kind, webhook): (&Kind, &str),
-    answer: &Answer,
-    before: &Value,
-) -> Result<Option<Patched>, Fault> {
-    let Some(operations) = answer.operations()? else {
-        return Ok(None);
-    };
-    if before.is_null() {
-        return Err(internal(format!(
-            "admission webhook {webhook:?} attempted to modify the object, which is not supported for this operation"
-        )));
-    }
-    if answer.patch_type != PATCH {
-        return Err(Fault::Webhook(format!(
-            "unsupported patch type {:?}",
-            answer.patch_type
-        )));
-    }
-    let mut object = api::apply_operations(operations.clone(), before).map_err(internal)?;
-    check_kept(before, &object)?;
-    // What is posted is decoded by who posts it.
-    if !review.action.asks() {
-        built(review, kind).prune(&mut object).map_err(internal)?;
-    }
-    let wrong = match is_scale(review) {
-        true => scale::validate(&object),
-        false => Vec::new(),
-    };
-    match wrong.first() {
-        None => Ok(Some(Patched { object, operations })),
-        Some(why) => Err(Fault::Webhook(format!("its patch: {why}"))),
-    }
-}
-
-/// A webhook changes the object that it is shown.
-fn check_kept(before: &Value, after: &Value) -> Result<(), Fault> {
-    let identity = [
-        "apiVersion",
-        "kind",
-        "metadata.name",
-        "metadata.namespace",
-        "metadata.uid",
-    ];
-    match identity.iter().find(|path| after.at(path) != before.at(path)) {
-        None => Ok(()),
-        Some(path) => Err(Fault::Webhook(format!(
-            "its patch changes {path}, which a webhook may not"
-        ))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::super::Action;
-    use super::super::super::fixtures::review;
     use super::*;
     use serde_json::json;
 
@@ -412,28 +297,6 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_without_operations_is_none_even_of_a_deletion() {
-        let review = review("configmaps", Action::Delete { old: &Value::Null });
-        let told = |patch: &str| {
-            let response = json!({"uid": "u1", "allowed": true, "patch": STANDARD.encode(patch), "patchType": "JSONPatch"});
-            patched(
-                &review,
-                (review.kind, "w"),
-                &answered(response).expect("readable"),
-                &Value::Null,
-            )
-        };
-        for patch in ["[]", "null", " [ ] "] {
-            assert!(told(patch).is_ok_and(|patched| patched.is_none()), "{patch}");
-        }
-        let Err(Fault::Final(Denial::Failed(why))) = told("[{}]") else {
-            panic!("it is refused");
-        };
-        let want = "admission webhook \"w\" attempted to modify the object, which is not supported for this operation";
-        assert_eq!(why, want);
-    }
-
-    #[test]
     fn a_no_has_a_code_of_an_error() {
         for (code, want) in [(200, 400), (-1, 400), (418, 418), (799, 799), (1000, 500)] {
             let status = json!({"code": code, "message": "m"});
@@ -449,66 +312,5 @@ mod tests {
             (refused.reason.as_str(), refused.details),
             ("Teapot", Some(json!({"causes": [{"field": "f"}]})))
         );
-    }
-
-    #[test]
-    fn patches_stay_with_their_object() {
-        let review = review("configmaps", Action::Create);
-        let object = json!({"metadata": {"name": "o"}, "data": {"a": "1"}});
-        let with = |patch: &str, patch_type: &str| {
-            let answer = Answer {
-                patch: patch.as_bytes().to_vec(),
-                patch_type: patch_type.to_owned(),
-                ..Answer::default()
-            };
-            patched(&review, (review.kind, "w"), &answer, &object)
-        };
-        let added = with(r#"[{"op": "add", "path": "/data/b", "value": "2"}]"#, PATCH);
-        let added = added.expect("applied").expect("patched").object;
-        assert_eq!(added["data"], json!({"a": "1", "b": "2"}));
-        let undecodable = "received undecodable patch in webhook response: ";
-        for (patch, ty, want) in [
-            (
-                r#"[{"op": "replace", "path": "/metadata/name", "value": "other"}]"#,
-                PATCH,
-                "its patch changes metadata.name, which a webhook may not",
-            ),
-            ("[{}]", "Other", "unsupported patch type \"Other\""),
-            (
-                r#"{"no": "list"}"#,
-                PATCH,
-                "json: cannot unmarshal object into Go value of type jsonpatch.Patch",
-            ),
-            (
-                "[1]",
-                PATCH,
-                "json: cannot unmarshal number into Go value of type jsonpatch.Operation",
-            ),
-            (
-                "nope",
-                PATCH,
-                "invalid character 'o' in literal null (expecting 'u')",
-            ),
-        ] {
-            let Err(Fault::Webhook(why)) = with(patch, ty) else {
-                panic!("{patch} is the webhook's fault");
-            };
-            assert_eq!(why.strip_prefix(undecodable).unwrap_or(&why), want);
-        }
-        for (patch, want) in [
-            (
-                r#"[{"op": "replace", "path": "/nowhere/at/all", "value": 1}]"#,
-                r#"there is nothing at "/nowhere/at/all""#,
-            ),
-            (
-                r#"[{"op": "replace", "path": "/data", "value": 7}]"#,
-                "json: cannot unmarshal number into Go struct field ConfigMap.data of type map[string]string",
-            ),
-        ] {
-            let Err(Fault::Final(Denial::Failed(why))) = with(patch, PATCH) else {
-                panic!("{patch} cannot be applied");
-            };
-            assert_eq!(why, want);
-        }
     }
 }

@@ -1,24 +1,27 @@
 //! MutatingAdmissionWebhook and ValidatingAdmissionWebhook: others' say about an object, by HTTPS.
 //!
 //! Configurations are taken by name, their webhooks in order. Mutating ones are called one after the other, each on what
-//! the one before left; one that asks for it is called again when a later one changed the object. Validating ones are
-//! called at once. Refuses to know how an answer is read (`answer`) and how it is fetched (`callout`).
+//! the one before left, in a second round those that are due. Validating ones are called at once. Refuses to know how an
+//! answer is read (`answer`), what its patch does (`patch`), and how it is fetched (`callout`).
 mod answer;
 mod notes;
+mod patch;
 mod review;
 mod rules;
 
 use super::equivalent::Match;
 use super::expressions::{self, Rights, Seen};
+use super::rounds::Rounds;
 use super::shown::{self, Shown, Versions};
 use super::versions::PerVersion;
 use super::{Denial, Notes, Objects, ResourceName, Review};
 use crate::callout::{self, Exchange};
 use crate::kinds::policy::{Compiled, compile_conditions};
 use crate::kinds::view::View;
-use answer::{Answer, Fault, Refused};
+use answer::{Answer, Refused};
 use futures::future::join_all;
 use notes::Turn;
+use patch::Fault;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -59,11 +62,15 @@ impl Hook {
         self.body.text("name")
     }
 
-    /// It is asked for the first time.
-    fn turn(&self, mutates: bool, index: usize) -> Turn<'_> {
+    /// Who it is among all.
+    fn key(&self) -> String {
+        format!("{}/{}", self.configuration, self.name())
+    }
+
+    fn turn(&self, mutates: bool, again: bool, index: usize) -> Turn<'_> {
         Turn {
             mutates,
-            round: 0,
+            round: u8::from(again),
             index,
             configuration: &self.configuration,
             webhook: self.name(),
@@ -151,50 +158,38 @@ impl Webhooks {
         hooks.collect()
     }
 
-    /// Whether any was asked, so that the object may have changed.
+    /// Changes the object as webhooks will.
     pub async fn mutate(
         &self,
         objects: &dyn Objects,
         review: &Review<'_>,
         object: &mut Value,
         notes: &mut Notes,
-    ) -> Result<bool, Denial> {
+        rounds: &mut Rounds,
+    ) -> Result<(), Denial> {
         let hooks = self.hooks(objects, MUTATING, review);
         let mut versions = Versions::default();
-        // Which were asked, and whose object a later one changed.
-        let mut asked = vec![false; hooks.len()];
-        let mut changed_after = vec![false; hooks.len()];
+        rounds.webhooks.begin(object);
         for (i, hook) in hooks.iter().enumerate() {
             let Some(question) = hook.concerned(objects, review, object, &mut versions).await? else {
                 continue;
             };
-            let turn = hook.turn(true, i);
-            if self
-                .apply(objects, review, (hook, &question, turn), object, notes)
-                .await?
-            {
-                versions.forget();
-                changed_after[..i].copy_from_slice(&asked[..i]);
-            }
-            asked[i] = true;
-        }
-        for (i, hook) in hooks.iter().enumerate() {
-            if !changed_after[i] || hook.body.text("reinvocationPolicy") != "IfNeeded" {
+            if rounds.second && !rounds.webhooks.is_due(&hook.key()) {
                 continue;
             }
-            let turn = Turn {
-                round: 1,
-                ..hook.turn(true, i)
-            };
-            if let Some(question) = hook.concerned(objects, review, object, &mut versions).await?
-                && self
-                    .apply(objects, review, (hook, &question, turn), object, notes)
-                    .await?
-            {
+            let turn = hook.turn(true, rounds.second, i);
+            let asked = (hook, &question, turn);
+            if self.apply(objects, review, asked, object, notes).await? {
                 versions.forget();
+                rounds.webhooks.changed();
+                rounds.wanted = true;
+            }
+            if hook.body.text("reinvocationPolicy") == "IfNeeded" {
+                rounds.webhooks.add(hook.key());
             }
         }
-        Ok(asked.contains(&true))
+        rounds.webhooks.end(object);
+        Ok(())
     }
 
     /// Calls one mutating webhook; whether it changed the object.
@@ -228,7 +223,7 @@ impl Webhooks {
         let answer = self.ask(objects, review, (hook, question), true).await;
         let answer = heard(hook, turn, answer.map_err(Fault::Webhook)?, notes)?;
         let (kind, before) = (question.matched.kind(review), &question.shown.object);
-        let Some(patched) = answer::patched(review, (kind, hook.name()), &answer, before)? else {
+        let Some(patched) = patch::patched(review, (kind, hook.name()), &answer, before)? else {
             return Ok(false);
         };
         turn.patched(&patched.operations, notes);
@@ -266,7 +261,7 @@ impl Webhooks {
         });
         let mut verdict = Ok(());
         for (i, (hook, answer)) in join_all(asked).await.into_iter().enumerate() {
-            let turn = hook.turn(false, i);
+            let turn = hook.turn(false, false, i);
             let heard = match answer {
                 Ok(answer) => heard(hook, turn, answer, notes).map(drop),
                 Err(why) => failed(hook, turn, &why, notes),

@@ -2,7 +2,6 @@
 use super::{ELEMENTS, count, failed, formatting};
 use crate::cel::eval::{EvalError, Evaluated, Run};
 use crate::cel::value::Value;
-use crate::kinds::regexes;
 
 pub(super) fn on_string<'a>(
     run: &mut Run<'a, '_>,
@@ -69,7 +68,7 @@ fn searched<'a>(
         "matches" => EvalError::new(why),
         _ => EvalError::new(format!("Illegal regex: {why}")),
     };
-    let compiled = regexes::compile(pattern).map_err(illegal)?;
+    let compiled = run.patterns.get(pattern).map_err(illegal)?;
     Ok(match name {
         "matches" => Value::Bool(compiled.is_match(subject)),
         "find" => Value::text(compiled.find(subject).map_or("", |found| &subject[found])),

@@ -63,14 +63,15 @@ impl Monitors {
     /// Starts watches of resources that are new and stops those of resources no longer served. Returns the signals of the
     /// first lists that were started, or nothing when discovery failed.
     async fn refresh(&mut self) -> Option<Vec<oneshot::Receiver<()>>> {
-        let served = match self.collector.catalog.refreshed().await {
-            Ok(served) => served,
+        let found = match self.collector.catalog.refreshed().await {
+            Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, "garbage collection keeps to the resources it knows");
                 return None;
             }
         };
-        let wanted: HashMap<String, &Served> = served
+        let wanted: HashMap<String, &Served> = found
+            .served
             .iter()
             .filter(|served| {
                 ["list", "watch", "delete"]

@@ -89,17 +89,16 @@ async fn reconcile(context: &Context, name: String) -> Result<Outcome, StepError
 
 /// Deletes everything in the namespace and reports what is still there.
 async fn empty(context: &Context, namespace: &str) -> Result<Leftovers, StepError> {
-    // In this order: who does not answer at first and does then is waited for, who answered at first is known by what it said.
-    let silent = context.catalog.stale().await?;
-    let served = context.catalog.refreshed().await?;
+    let found = context.catalog.refreshed().await?;
     let deletable =
         |served: &&Served| served.namespaced && served.supports("list") && served.supports("delete");
-    let (pods, others): (Vec<&Served>, Vec<&Served>) = served
+    let (pods, others): (Vec<&Served>, Vec<&Served>) = found
+        .served
         .iter()
         .filter(deletable)
         .partition(|served| served.qualified_name() == "pods");
     let mut leftovers = Leftovers::default();
-    leftovers.may_hide_in(silent);
+    leftovers.may_hide_in(found.silent.clone());
     for resources in [pods, others] {
         for resource in resources {
             if let Err(error) = empty_of(context, namespace, resource, &mut leftovers).await {

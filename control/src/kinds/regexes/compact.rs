@@ -47,6 +47,15 @@ impl Compact {
         Some(Compact { alphabet, regex })
     }
 
+    /// Bytes that it takes, about.
+    pub(super) fn memory_usage(&self) -> usize {
+        let sets = self.alphabet.letters.iter();
+        let ranges: usize = sets
+            .map(|(set, letters)| set.len() * size_of::<(char, char)>() + letters.len())
+            .sum();
+        self.regex.memory_usage() + ranges + self.alphabet.intervals.len() * size_of::<(u32, u8)>()
+    }
+
     pub(super) fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(&self.alphabet.text(text))
     }

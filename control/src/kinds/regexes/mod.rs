@@ -11,23 +11,28 @@ use std::str::Chars;
 
 use compact::Compact;
 
-use regex::{Regex, RegexBuilder};
+use regex_automata::meta;
+use regex_automata::util::syntax::Config as SyntaxConfig;
 
-/// Bytes a compiled expression may take: what upstream's patterns need hundreds of times over.
-const SIZE_LIMIT: usize = 1 << 20;
+/// Bytes a compiled expression may take, and each of two tables that a search fills: most take less than the first; the
+/// second is what upstream's patterns need hundreds of times over.
+const SIZE_LIMITS: [usize; 2] = [64 << 10, 1 << 20];
 /// How deep groups may nest (Go's limit).
 const NESTING: u32 = 1000;
+const TOO_LARGE: &str = "error parsing regexp: expression too large";
 
 /// A pattern and its text.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     pub source: String,
     program: Program,
+    /// See [`Pattern::weight`].
+    weight: usize,
 }
 
 #[derive(Debug, Clone)]
 enum Program {
-    Usual(Regex),
+    Usual(meta::Regex),
     /// What would be too large.
     Compact(Compact),
 }
@@ -38,6 +43,11 @@ impl Pattern {
             Program::Usual(regex) => regex.is_match(text),
             Program::Compact(compact) => compact.is_match(text),
         }
+    }
+
+    /// Bytes that it takes at most with what one thread's searches leave in it.
+    pub fn weight(&self) -> usize {
+        self.weight
     }
 
     /// Where it matches first, in bytes of the text.
@@ -61,39 +71,56 @@ impl Pattern {
 /// Compiles an expression written for Go.
 pub fn compile(source: &str) -> Result<Pattern, String> {
     syntax::check(source)?;
-    let translated = translate(source);
-    let usual = RegexBuilder::new(&translated)
-        .size_limit(SIZE_LIMIT)
-        .dfa_size_limit(SIZE_LIMIT)
-        .nest_limit(NESTING)
-        .build();
-    let program = match usual {
-        Ok(regex) => Program::Usual(regex),
-        Err(error @ regex::Error::CompiledTooBig(_)) => {
-            let compact = Compact::new(&translated, NESTING, SIZE_LIMIT);
-            Program::Compact(compact.ok_or_else(|| why(source, &error))?)
-        }
-        Err(error) => return Err(why(source, &error)),
-    };
+    let (program, weight) = program(source)?;
     Ok(Pattern {
         source: source.to_owned(),
         program,
+        weight,
     })
 }
 
-fn why(source: &str, error: &regex::Error) -> String {
-    match error {
-        regex::Error::CompiledTooBig(_) => "error parsing regexp: expression too large".to_owned(),
-        other => {
-            let text = other.to_string();
-            let last = text
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ");
-            format!("error parsing regexp: {last}: `{source}`")
+/// The expression in the first form that it fits into, and what that weighs.
+fn program(source: &str) -> Result<(Program, usize), String> {
+    let translated = translate(source);
+    for size in SIZE_LIMITS {
+        if let Some(regex) = usual(&translated, size).map_err(|error| why(source, &error))? {
+            let weight = regex.memory_usage() + 2 * size;
+            return Ok((Program::Usual(regex), weight));
         }
     }
+    let [_, size] = SIZE_LIMITS;
+    let compact = Compact::new(&translated, NESTING, size).ok_or(TOO_LARGE)?;
+    let weight = compact.memory_usage() + 2 * size;
+    Ok((Program::Compact(compact), weight))
+}
+
+/// None when it does not fit.
+fn usual(translated: &str, size: usize) -> Result<Option<meta::Regex>, Box<meta::BuildError>> {
+    let config = meta::Config::new()
+        .nfa_size_limit(Some(size))
+        .hybrid_cache_capacity(size);
+    let built = meta::Builder::new()
+        .configure(config)
+        .syntax(SyntaxConfig::new().nest_limit(NESTING))
+        .build(translated);
+    match built {
+        Ok(regex) => Ok(Some(regex)),
+        Err(error) if error.size_limit().is_some() => Ok(None),
+        Err(error) => Err(Box::new(error)),
+    }
+}
+
+fn why(source: &str, error: &meta::BuildError) -> String {
+    let text = match error.syntax_error() {
+        Some(syntax) => syntax.to_string(),
+        None => error.to_string(),
+    };
+    let last = text
+        .lines()
+        .last()
+        .unwrap_or_default()
+        .trim_start_matches("error: ");
+    format!("error parsing regexp: {last}: `{source}`")
 }
 
 /// What Go means, in the other's words: classes are ASCII, `{` may be literal, `\Q…\E` quotes, brackets do not nest, names of
