@@ -62,6 +62,8 @@ pub enum BundleError {
     NoProgram,
     #[error("arguments and environment have {0} bytes; at most {most} are allowed", most = command::MAX_ARGUMENT_BYTES)]
     ArgumentsTooLong(usize),
+    #[error("no guest can begin in the working directory {0:?}: it has no directories of the kernel's")]
+    Directory(PathBuf),
     #[error("an argument or environment variable contains a NUL byte")]
     Nul,
     #[error("annotation {name}: {0}", name = annotations::WASM_DIGEST)]
@@ -426,6 +428,23 @@ mod tests {
                 && container.grants.preopens.is_empty()
                 && container.command.cwd.is_none()
         );
+    }
+
+    #[test]
+    fn guests_begin_in_no_directory_of_the_kernel() {
+        for (cwd, may) in [
+            ("/data", true),
+            ("/process", true),
+            ("/proc/self/fd/8", false),
+            ("/./sys", false),
+            ("/dev", false),
+        ] {
+            let mut config = minimal();
+            config["process"]["cwd"] = json!(cwd);
+            let refused =
+                matches!(parse(config), Err(BundleError::Directory(path)) if path == Path::new(cwd));
+            assert_eq!(refused, !may, "{cwd}");
+        }
     }
 
     #[test]

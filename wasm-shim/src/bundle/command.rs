@@ -9,6 +9,9 @@ use std::path::Path;
 /// Most bytes of arguments and environment together (`ARG_MAX` of Linux).
 pub const MAX_ARGUMENT_BYTES: usize = 2 << 20;
 
+/// Where a native container has what the kernel shows, and a guest nothing.
+const KERNELS: [&str; 3] = ["/dev", "/proc", "/sys"];
+
 /// What a guest is run with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
@@ -30,7 +33,7 @@ impl Command {
         Ok(Self {
             args,
             env: env.iter().map(|entry| split_env(entry)).collect(),
-            cwd: cwd(process.cwd()),
+            cwd: cwd(process.cwd())?,
         })
     }
 }
@@ -54,7 +57,10 @@ fn split_env(entry: &str) -> (String, String) {
 }
 
 /// The root is where guests begin anyway; naming it would promise a preopen that may not be there.
-fn cwd(path: &Path) -> Option<String> {
-    let text = path.to_str()?;
-    (!text.is_empty() && text != "/").then(|| text.to_owned())
+fn cwd(path: &Path) -> Result<Option<String>, BundleError> {
+    if KERNELS.iter().any(|kernels| path.starts_with(kernels)) {
+        return Err(BundleError::Directory(path.to_owned()));
+    }
+    let named = path.to_str().filter(|text| !text.is_empty() && *text != "/");
+    Ok(named.map(str::to_owned))
 }
