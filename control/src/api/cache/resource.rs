@@ -360,9 +360,9 @@ mod tests {
         let large = "x".repeat(WINDOW_BYTES / 8);
         (2..100).for_each(|revision| resource.apply(&changed(revision, &large)));
         let scope = || Scope::all("/registry/configmaps/".into());
-        assert!(resource.subscribe(scope(), Start::After(92)).is_none());
-        let kept = resource.subscribe(scope(), Start::After(93)).unwrap();
-        assert_eq!(kept.initial.len(), 6);
+        assert!(resource.subscribe(scope(), Start::After(91)).is_none());
+        let kept = resource.subscribe(scope(), Start::After(92)).unwrap();
+        assert_eq!(kept.initial.len(), 7);
     }
 
     #[test]
