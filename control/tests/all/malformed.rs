@@ -179,7 +179,7 @@ async fn what_is_deep_or_wide_takes_no_time() {
                 "{{\"metadata\":{{\"name\":\"c\"}},\"data\":{{{}}}}}",
                 wide.join(",")
             ),
-            [201, 422],
+            [413, 413],
         ),
         (
             "labels",
