@@ -383,7 +383,7 @@ impl Container {
         if let Some(unit) = &self.unit {
             scope::update(unit, &limits).await?;
         }
-        cgroup.apply(&limits).map_err(failed)
+        cgroup.change(&limits).map_err(failed)
     }
 
     /// Everybody in it; without a cgroup of its own, in its PID namespace.

@@ -10,6 +10,7 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 
 use super::args::{Parsed, signal};
+use super::confine;
 use super::members::{has_cgroup_alone, is_alone, members};
 use super::store::{Entry, Place, Record, Status, StoreError};
 use super::{Call, OciError};
@@ -214,7 +215,8 @@ pub fn update(call: &Call, args: &Parsed) -> Result<(), OciError> {
     if let Some(unit) = &record.unit {
         super::systemd::update(call, unit, &limits)?;
     }
-    Ok(cgroup.apply(&limits)?)
+    confine::make_room(&cgroup, &record.cgroup, &limits)?;
+    Ok(cgroup.change(&limits)?)
 }
 
 /// A file, or standard input for `-`.
