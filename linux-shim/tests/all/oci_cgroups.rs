@@ -200,9 +200,17 @@ fn real_time_of_a_processor_is_had_where_config_json_names_no_cgroup() {
         let run = ["run", "--detach", "--bundle", &path, &id];
         let started = oci.command(&run).stderr(Stdio::inherit()).status().unwrap();
         assert!(started.success(), "{runtime} of {period}");
-        let has = fs::read_to_string(cpu.join("amphipod-oci").join(&id).join("cpu.rt_runtime_us"));
+        let has =
+            || fs::read_to_string(cpu.join("amphipod-oci").join(&id).join("cpu.rt_runtime_us")).unwrap();
+        let first = has();
+        let updated = oci.call(&["update", "--cpu-rt-runtime", "9000", &id]);
+        let then = has();
         oci.ok(&["delete", "--force", &id]);
-        assert_eq!(has.unwrap(), format!("{runtime}\n"));
+        assert_eq!(
+            (first, then),
+            (format!("{runtime}\n"), "9000\n".into()),
+            "{updated:?}"
+        );
     }
 }
 

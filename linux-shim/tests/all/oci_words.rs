@@ -344,6 +344,8 @@ fn features_are_complete() {
         assert!(options.contains(&json!(option)), "{option}");
     }
     let linux = &features["linux"];
+    let capabilities = linux["capabilities"].as_array().unwrap();
+    assert_eq!(capabilities[..2], [json!("CAP_CHOWN"), json!("CAP_DAC_OVERRIDE")]);
     assert!(
         linux["seccomp"]["archs"]
             .as_array()

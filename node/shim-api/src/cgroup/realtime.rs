@@ -24,6 +24,10 @@ pub(super) fn make_room(cgroup: &Cgroup, limits: &Limits) -> Result<(), CgroupEr
         return Ok(());
     };
     cgroup.create()?;
+    let asked = Share {
+        period: asked.period.or(share(dir).period),
+        ..asked
+    };
     let Some(above) = dir.parent().filter(|above| above.join(RUNTIME).exists()) else {
         return Ok(());
     };
@@ -40,7 +44,7 @@ pub(super) fn make_room(cgroup: &Cgroup, limits: &Limits) -> Result<(), CgroupEr
 
 fn give(above: &Path, needed: u64, dir: &Path, asked: Share) -> Result<(), CgroupError> {
     write(&above.join(RUNTIME), &needed.to_string())?;
-    if let Some(period) = asked.period {
+    if let Some(period) = asked.period.filter(|p| *p > 0) {
         write(&dir.join(PERIOD_FILE), &period.to_string())?;
     }
     write(&dir.join(RUNTIME), &asked.runtime.to_string())
