@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::confine::failed as cgroup_failed;
 use crate::exec::{Exec, already_started, failed as exec_failed, still_running};
-use crate::hooks::{Hook, Hooks, Subject};
+use crate::hooks::{Hooks, Subject};
 use crate::id_map::IdMaps;
 use crate::init::{ContainerPlan, ProcessPlan};
 use crate::keeper::SharedProcesses;
@@ -332,7 +332,7 @@ impl Container {
         if self.owns_parent {
             self.cgroup.remove_parent();
         }
-        warn_of_hooks(reaper, &self.hooks.poststop, &self.subject.state("stopped", 0)).await;
+        run_poststop(reaper, &self.hooks, &self.subject).await;
         self.story.over().await;
         Ok((self.first.pid(), exit))
     }
@@ -383,7 +383,7 @@ impl Container {
         if let Some(unit) = &self.unit {
             scope::update(unit, &limits).await?;
         }
-        cgroup.apply(&limits).map_err(failed)
+        cgroup.change(&limits).map_err(failed)
     }
 
     /// Everybody in it; without a cgroup of its own, in its PID namespace.
@@ -456,10 +456,12 @@ fn started(result: Result<(), ProcessError>) -> Result<(), TaskError> {
     }
 }
 
-/// Hooks after the end change nothing any more: what went wrong is only told, and the others run (OCI runtime-spec).
-async fn warn_of_hooks(reaper: &Reaper, hooks: &[Hook], state: &str) {
-    for hook in hooks {
-        if let Err(error) = run_hooks(reaper, std::slice::from_ref(hook), state).await {
+/// Hooks after the end, also of a container that was begun and did not come to be (runtime-spec, runtime.md, "Lifecycle").
+/// They change nothing any more: what went wrong is only told, and the others run.
+pub async fn run_poststop(reaper: &Reaper, hooks: &Hooks, subject: &Subject) {
+    let state = subject.state("stopped", 0);
+    for hook in &hooks.poststop {
+        if let Err(error) = run_hooks(reaper, std::slice::from_ref(hook), &state).await {
             tracing::warn!(%error, "a hook failed");
         }
     }

@@ -27,7 +27,8 @@ pub struct Hook {
     pub path: PathBuf,
     /// The whole argv; with nothing in it the path is its own name.
     pub args: Vec<String>,
-    pub env: Vec<String>,
+    /// `None` has it begin with ours.
+    pub env: Option<Vec<String>>,
     /// Where it begins; `None`, or what cannot be entered (any more), leaves it where we are.
     pub dir: Option<PathBuf>,
     pub timeout: Option<Duration>,
@@ -127,10 +128,11 @@ fn run_one(hook: &Hook, state: &str) -> Result<(), HookError> {
     if let Some(dir) = hook.dir.as_ref().filter(|dir| dir.is_dir()) {
         command.current_dir(dir);
     }
-    let env = hook.env.iter().filter_map(|e| e.split_once('='));
+    if let Some(env) = &hook.env {
+        let pairs = env.iter().filter_map(|e| e.split_once('='));
+        command.env_clear().envs(pairs);
+    }
     let mut child = command
-        .env_clear()
-        .envs(env)
         .stdin(input)
         .stdout(Stdio::null())
         .stderr(said.try_clone().map_err(fail)?)
@@ -183,7 +185,7 @@ mod tests {
         Hook {
             path: "/bin/sh".into(),
             args: ["sh", "-c", script].map(str::to_owned).to_vec(),
-            env: vec!["WORD=said".into(), "PATH=/bin:/usr/bin".into()],
+            env: Some(vec!["WORD=said".into(), "PATH=/bin:/usr/bin".into()]),
             dir: None,
             timeout: Some(Duration::from_secs(30)),
         }

@@ -2,7 +2,7 @@
 //!
 //! Pure: decides, mounts nothing. Option names are those of the OCI runtime specification and mount(8).
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
@@ -67,6 +67,8 @@ pub enum MountPlanError {
     NoType(PathBuf),
     #[error("mount at {0:?}: only a bind mount can be idmapped, and only a tmpfs can begin with a copy")]
     Misplaced(PathBuf),
+    #[error("mount at {0:?}: nothing can be mounted on the container's root")]
+    OnRoot(PathBuf),
     #[error("mount at {0:?}: {1}")]
     Maps(PathBuf, IdMapError),
 }
@@ -100,6 +102,9 @@ pub fn parse(mount: &Mount, around: Around<'_>) -> Result<MountPlan, MountPlanEr
             options: if options.bind.is_some() { Vec::new() } else { data },
         };
         return Ok(options.plan(source, destination, None));
+    }
+    if is_root(&destination) {
+        return Err(MountPlanError::OnRoot(destination));
     }
     let maps = options
         .maps(mount, around.ids)
@@ -138,6 +143,16 @@ pub fn parse(mount: &Mount, around: Around<'_>) -> Result<MountPlan, MountPlanEr
         return Err(MountPlanError::Misplaced(destination));
     }
     Ok(options.plan(source, destination, id_mapped))
+}
+
+/// What is mounted there would not be seen: the root is entered by what is below it.
+fn is_root(destination: &Path) -> bool {
+    let depth = destination.components().fold(0_usize, |depth, part| match part {
+        Component::Normal(_) => depth + 1,
+        Component::ParentDir => depth.saturating_sub(1),
+        _ => depth,
+    });
+    depth == 0
 }
 
 /// The kernel's own file systems have labels of their own, and that of message queues takes none.
@@ -479,6 +494,10 @@ mod tests {
                 MountPlanError::NoSource(at("/v")),
             ),
             (r#"{"destination":"/v"}"#, MountPlanError::NoType(at("/v"))),
+            (
+                r#"{"destination":"/v/../.","type":"bind","source":"/s"}"#,
+                MountPlanError::OnRoot(at("/v/../.")),
+            ),
             (
                 r#"{"destination":"/v","type":"tmpfs","options":["idmap"]}"#,
                 MountPlanError::Misplaced(at("/v")),

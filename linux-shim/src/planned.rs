@@ -7,7 +7,7 @@ use amphipod_shim_api::{Standing, TaskError, annotations};
 use oci_spec::runtime::Spec;
 
 use crate::confine::{self, Confined};
-use crate::container::{failed, invalid};
+use crate::container::{failed, invalid, run_poststop};
 use crate::init::ContainerPlan;
 use crate::init::keyring::keyring_of;
 use crate::process::{ContainerProcess, Made};
@@ -101,6 +101,7 @@ impl Planned {
             Ok(made) => Ok((confined, made)),
             Err(error) => {
                 confined.discard(&self.plan.cgroup).await;
+                run_poststop(reaper, &self.plan.hooks, &self.plan.subject).await;
                 Err(error)
             }
         }

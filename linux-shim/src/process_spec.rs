@@ -18,7 +18,8 @@ use crate::net_devices::{NetDevice, is_name};
 use crate::spec::SpecError;
 
 /// All hooks. Those of `prestart` come before those of `createRuntime`, which replaced them. Those outside of the
-/// container's root are where the bundle is, as with crun; those inside where the program will be.
+/// container's root are where the bundle is, as with crun; those inside where the program will be. The specification does
+/// not say what one has that names no environment: that of who runs it, as with runc and crun.
 pub fn hooks(spec: &Spec, bundle: &Path) -> Result<Hooks, SpecError> {
     let Some(given) = spec.hooks() else {
         return Ok(Hooks::default());
@@ -30,27 +31,21 @@ pub fn hooks(spec: &Spec, bundle: &Path) -> Result<Hooks, SpecError> {
     let outside = |list| read(list, Some(bundle));
     let mut runtime = outside(given.prestart())?;
     runtime.extend(outside(given.create_runtime())?);
+    let mut create_container = outside(given.create_container())?;
     let mut start_container = read(given.start_container(), None)?;
-    let given_env = given
-        .start_container()
-        .iter()
-        .flatten()
-        .map(|h| h.env().is_some());
-    for (hook, has_env) in start_container.iter_mut().zip(given_env) {
-        if !has_env {
-            hook.env = process_env(spec);
-        }
+    for hook in create_container.iter_mut().chain(&mut start_container) {
+        hook.env.get_or_insert_with(|| process_env(spec));
     }
     Ok(Hooks {
         runtime,
-        create_container: outside(given.create_container())?,
+        create_container,
         start_container,
         poststart: outside(given.poststart())?,
         poststop: outside(given.poststop())?,
     })
 }
 
-/// A hook in the container that names no environment has that of the container's program.
+/// A hook in the container's namespaces that names no environment has that of the container's program, as with runc.
 fn process_env(spec: &Spec) -> Vec<String> {
     let process = spec.process().as_ref();
     process.and_then(|p| p.env().clone()).unwrap_or_default()
@@ -68,7 +63,7 @@ fn hook(hook: &OciHook, dir: Option<&Path>) -> Result<Hook, SpecError> {
     Ok(Hook {
         path: hook.path().clone(),
         args: hook.args().clone().unwrap_or_default(),
-        env: hook.env().clone().unwrap_or_default(),
+        env: hook.env().clone(),
         dir: dir.map(Path::to_path_buf),
         timeout: timeout.map(Duration::from_secs),
     })

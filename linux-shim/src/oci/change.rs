@@ -10,12 +10,14 @@ use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 
 use super::args::{Parsed, signal};
+use super::confine;
 use super::members::{has_cgroup_alone, is_alone, members};
 use super::store::{Entry, Place, Record, Status, StoreError};
 use super::{Call, OciError};
 use crate::confine::recorded;
+use crate::hooks::{self, Hooks, Subject};
 use crate::sys::socket::pidfd;
-use crate::{hooks, process_spec, processes, spec};
+use crate::{process_spec, processes, spec};
 
 /// A killed process that is still there after this is stuck in the kernel.
 const KILL_LIMIT_MS: u16 = 10_000;
@@ -112,11 +114,16 @@ pub fn remove(call: &Call, entry: &Entry, force: bool) -> Result<(), OciError> {
     entry.remove()?;
     let spec = spec?;
     let hooks = process_spec::hooks(&spec, &record.bundle)?;
-    let state = spec::subject(&spec, &record.id, &record.bundle).state("stopped", 0);
-    for error in hooks::run_all(&hooks.poststop, &state) {
+    run_poststop(call, &hooks, &spec::subject(&spec, &record.id, &record.bundle));
+    Ok(())
+}
+
+/// The hooks of a container's end, which one that was begun has whether or not it came to be (runtime-spec, runtime.md,
+/// "Lifecycle").
+pub fn run_poststop(call: &Call, hooks: &Hooks, subject: &Subject) {
+    for error in hooks::run_all(&hooks.poststop, &subject.state("stopped", 0)) {
         call.log.warn(&error.to_string());
     }
-    Ok(())
 }
 
 /// The same of a directory without a record, which is of a `create` that was killed.
@@ -208,7 +215,8 @@ pub fn update(call: &Call, args: &Parsed) -> Result<(), OciError> {
     if let Some(unit) = &record.unit {
         super::systemd::update(call, unit, &limits)?;
     }
-    Ok(cgroup.apply(&limits)?)
+    confine::make_room(&cgroup, &record.cgroup, &limits)?;
+    Ok(cgroup.change(&limits)?)
 }
 
 /// A file, or standard input for `-`.

@@ -1,6 +1,8 @@
 //! The cgroup of a container: what root asks for; for others what is delegated to them, else none, which is said.
 
-use amphipod_shim_api::cgroup::{Cgroup, CgroupHost, Limits};
+use std::path::Path;
+
+use amphipod_shim_api::cgroup::{Cgroup, CgroupError, CgroupHost, Limits};
 use amphipod_shim_api::systemd::Unit;
 use oci_spec::runtime::Spec;
 
@@ -74,6 +76,7 @@ pub fn confine(
         Manager::Ourselves => {}
     }
     if !call.standing.makes_do() {
+        make_room(&plan.cgroup, &path, &limits)?;
         device_filter::limit(&plan.cgroup, &limits)?;
         return Ok(done(path));
     }
@@ -84,6 +87,17 @@ pub fn confine(
             done(String::new())
         }
     })
+}
+
+/// Nobody but us makes the cgroup above those that config.json does not name: it has room for what they ask of it.
+pub fn make_room(cgroup: &Cgroup, path: &str, limits: &Limits) -> Result<(), CgroupError> {
+    let above = Path::new(path)
+        .parent()
+        .and_then(|above| above.strip_prefix("/").ok());
+    match above == Some(Path::new(PARENT)) {
+        true => cgroup.make_realtime_room(limits),
+        false => Ok(()),
+    }
 }
 
 /// Leaves the container in the cgroup it is made in.

@@ -96,6 +96,7 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
         entry.note(&confine::place(call, &spec, &cgroup_path, id)?)?;
     }
     let confined = confine::confine(call, &spec, cgroup_path, &mut plan, limits);
+    let mut is_begun = false;
     let born = confined.and_then(|confined| {
         let preserved = args
             .number::<u32>("preserve-fds")?
@@ -108,6 +109,7 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
             streams: own_streams(plan.process.terminal.is_some(), preserved).map_err(OciError::Channel)?,
             log: &call.log,
         };
+        is_begun = true;
         match birth.give(|streams, end| launch::first(&plan, streams, end)) {
             Ok(born) => Ok((born, confined)),
             Err(error) => {
@@ -135,6 +137,9 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
         let made = made_root(&plan, root).ok().flatten();
         if let Some(Err(error)) = made.map(|root| root.release(&plan.rootfs)) {
             call.log.warn(&error.to_string());
+        }
+        if is_begun {
+            super::change::run_poststop(call, &plan.hooks, &plan.subject);
         }
     }
     written

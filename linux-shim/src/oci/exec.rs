@@ -113,7 +113,7 @@ fn process(call: &Call, args: &Parsed, spec: &Spec) -> Result<Process, OciError>
     let mut process = asked(args, spec)?;
     spec::mend_process(&mut process)
         .iter()
-        .for_each(|text| call.log.warn(text));
+        .for_each(|text| call.log.warn_of_words(text));
     serde_json::from_value(process).map_err(OciError::Process)
 }
 

@@ -2,6 +2,7 @@
 
 use amphipod_shim_api::cgroup::CgroupHost;
 use amphipod_shim_api::{annotations, systemd};
+use caps::Capability;
 use serde_json::{Value, json};
 
 use super::report::pretty;
@@ -48,7 +49,9 @@ pub fn features() -> Result<(), OciError> {
 
 fn linux() -> Value {
     let host = CgroupHost::discover().ok();
-    let capabilities: Vec<String> = caps::all().iter().map(ToString::to_string).collect();
+    let mut capabilities: Vec<Capability> = caps::all().into_iter().collect();
+    capabilities.sort_by_key(Capability::index);
+    let capabilities: Vec<String> = capabilities.iter().map(ToString::to_string).collect();
     json!({
         "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
         "capabilities": capabilities,

@@ -20,9 +20,18 @@ impl Log {
     /// Something the caller may want to know, of which the command does not fail: that he does not get all he asks for.
     /// Standard error is the container's too: it is put there only where there is no file for it, as by runc.
     pub fn warn(&self, text: &str) {
+        self.warn_if(self.outspoken, text);
+    }
+
+    /// The same of what the command's own words ask for, which nobody has said before.
+    pub fn warn_of_words(&self, text: &str) {
+        self.warn_if(true, text);
+    }
+
+    fn warn_if(&self, outspoken: bool, text: &str) {
         match self.file {
             Some(_) => self.write("warning", text),
-            None if self.outspoken => say("warning", text),
+            None if outspoken => say("warning", text),
             None => {}
         }
     }

@@ -65,6 +65,8 @@ pub enum SpecError {
     NetDevice(String),
     #[error("{0:?} is no list of memory nodes")]
     Nodes(String),
+    #[error("process.user.{0} is {1}: ids are in the range 0-{MAX}", MAX = process::LAST_ID)]
+    Id(&'static str, u32),
 }
 
 /// The cgroup a container of this spec lives in: `linux.cgroupsPath`, or one named after it.
@@ -169,7 +171,7 @@ pub fn plan(
         net_devices: net_devices(linux, namespaces.own.network)?,
         hooks: hooks(spec, bundle)?,
         subject: Subject::default(),
-        process: process_plan(process, spec)?,
+        process: process::first_process_plan(process, spec)?,
     };
     Ok((plan, limits))
 }

@@ -11,7 +11,7 @@ use caps::CapsHashSet;
 use nix::sys::personality::Persona;
 use nix::sys::resource::Resource;
 use oci_spec::runtime::{
-    Capabilities as OciCapabilities, LinuxPersonalityDomain, PosixRlimitType, Process, Spec,
+    Capabilities as OciCapabilities, LinuxPersonalityDomain, PosixRlimitType, Process, Spec, User,
 };
 use std::collections::HashSet;
 
@@ -33,9 +33,22 @@ pub const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 /// `PER_LINUX32` of personality(2).
 const PER_LINUX32: i32 = 8;
 
+/// The last user or group. Of those beyond, which runc refuses too, −1 would leave the process the runtime's own
+/// (setresuid(2)).
+pub(super) const LAST_ID: u32 = 0x7fff_ffff;
+
+/// The container's own process, for which `execCPUAffinity` is not (runtime-spec, config.md, "Process").
+pub(super) fn first_process_plan(process: &Process, spec: &Spec) -> Result<ProcessPlan, SpecError> {
+    let mut plan = process_plan(process, spec)?;
+    plan.scheduling.processors = None;
+    plan.scheduling.initial_processors = None;
+    Ok(plan)
+}
+
 /// A process of config.json, or of an Exec request in the same container.
 pub fn process_plan(process: &Process, spec: &Spec) -> Result<ProcessPlan, SpecError> {
     let user = process.user();
+    check_ids(user)?;
     let capabilities = capabilities(process)?;
     let seccomp = filters(spec, &capabilities)?;
     if !process.cwd().is_absolute() {
@@ -79,6 +92,18 @@ pub fn process_plan(process: &Process, spec: &Spec) -> Result<ProcessPlan, SpecE
         },
         listener: listener(spec),
     })
+}
+
+fn check_ids(user: &User) -> Result<(), SpecError> {
+    let groups = user.additional_gids().iter().flatten();
+    let groups = groups.map(|gid| ("additionalGids", *gid));
+    let mut ids = [("uid", user.uid()), ("gid", user.gid())]
+        .into_iter()
+        .chain(groups);
+    match ids.find(|(_, id)| *id > LAST_ID) {
+        Some((name, id)) => Err(SpecError::Id(name, id)),
+        None => Ok(()),
+    }
 }
 
 /// config.json's own profile, or the one named by annotation; with neither there is no filter (runtime-spec).

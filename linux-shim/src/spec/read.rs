@@ -53,9 +53,10 @@ fn parse(bytes: Vec<u8>) -> serde_json::Result<Config> {
             said: Vec::new(),
         });
     }
-    let mut config: Value = serde_json::from_slice(&bytes)?;
+    let given: Value = serde_json::from_slice(&bytes)?;
+    let mut config = given.clone();
     let said = lenient::mend(&mut config);
-    if said.is_empty() {
+    if config == given {
         return spec.map(|spec| Config { bytes, spec, said });
     }
     Ok(Config {

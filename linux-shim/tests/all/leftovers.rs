@@ -251,6 +251,27 @@ async fn the_shim_is_in_no_cgroup_of_its_starter() {
     assert_eq!(pod.sh("exit 4").await.0, 4);
 }
 
+/// The specification's lifecycle goes on with them where one before the start fails.
+#[tokio::test]
+async fn hooks_after_the_end_are_run_for_a_container_that_did_not_come_to_be() {
+    let Some(pod) = pod().await else { return };
+    for moment in ["prestart", "createRuntime", "createContainer"] {
+        let mut bundle = pod.bundle(&["sleep", "1000"]);
+        let told = pod.home.path().join(moment);
+        let script = format!("grep -o '\"status\":\"[a-z]*\"' >> {}", told.display());
+        bundle.spec["hooks"] = serde_json::json!({moment: [{"path": "/bin/false"}],
+            "poststop": [{"path": "/bin/false"}, {"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+        let error = pod.create(&bundle).await.unwrap_err().to_string();
+        assert!(error.contains("/bin/false"), "{error}");
+        let seen = fs::read_to_string(&told).unwrap_or_default();
+        assert_eq!(seen, "\"status\":\"stopped\"\n", "{moment}");
+        // What containerd asks of a container that was not made finds nothing.
+        let command = command(&pod.namespace);
+        command.delete(&bundle.id, &bundle.dir).await.unwrap();
+        assert_eq!(fs::read_to_string(&told).unwrap(), seen, "{moment}");
+    }
+}
+
 /// As runc's shim has it: `delete` of what a dead shim left is the container's end.
 #[tokio::test]
 async fn hooks_after_the_end_are_run_for_a_shim_that_was_killed() {

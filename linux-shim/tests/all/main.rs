@@ -19,6 +19,7 @@ mod oci_cgroups;
 mod oci_handed;
 mod oci_harness;
 mod oci_more;
+mod oci_process;
 mod oci_words;
 mod rootless;
 mod rootless_podman;

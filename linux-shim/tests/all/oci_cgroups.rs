@@ -165,6 +165,96 @@ fn what_no_controller_of_the_host_can_limit_is_refused() {
     assert_eq!(oci.run(&bundle), (0, String::new()));
 }
 
+/// The zero value of what callers write: kernels share the limit with what is below for years now.
+#[test]
+fn a_hierarchy_of_memory_that_is_not_asked_for_is_no_error() {
+    for oci in [oci("zero"), on_v1("zeroone")] {
+        let Some(oci) = oci else { continue };
+        let mut bundle = oci.bundle("echo ran");
+        bundle.spec["linux"]["resources"]["memory"] = json!({"useHierarchy": false});
+        let (code, out) = oci.run(&bundle);
+        let said = "ran\nwarning: linux.resources.memory.useHierarchy: false changes nothing on this host\n";
+        assert_eq!((code, out.as_str()), (0, said));
+    }
+}
+
+/// Below our own parent, whose share is nothing until somebody needs one.
+#[test]
+fn real_time_of_a_processor_is_had_where_config_json_names_no_cgroup() {
+    let Some(oci) = oci("realtime") else { return };
+    let cpu = Path::new("/sys/fs/cgroup/cpu");
+    if !cpu.join("cpu.rt_runtime_us").exists() {
+        return eprintln!("skipped: needs cgroup v1 of a kernel with real-time groups");
+    }
+    let id = oci.name.clone();
+    let mut bundle = oci.bundle("sleep 1000");
+    bundle.spec["linux"]
+        .as_object_mut()
+        .unwrap()
+        .remove("cgroupsPath");
+    for (period, runtime) in [(1_000_000, 1000), (500_000, 2500), (1_000_000, 2000)] {
+        bundle.spec["linux"]["resources"]["cpu"] =
+            json!({"realtimePeriod": period, "realtimeRuntime": runtime});
+        fs::write(bundle.dir.join("config.json"), bundle.spec.to_string()).unwrap();
+        let path = bundle.dir.display().to_string();
+        let run = ["run", "--detach", "--bundle", &path, &id];
+        let started = oci.command(&run).stderr(Stdio::inherit()).status().unwrap();
+        assert!(started.success(), "{runtime} of {period}");
+        let has =
+            || fs::read_to_string(cpu.join("amphipod-oci").join(&id).join("cpu.rt_runtime_us")).unwrap();
+        let first = has();
+        let updated = oci.call(&["update", "--cpu-rt-runtime", "9000", &id]);
+        let then = has();
+        oci.ok(&["delete", "--force", &id]);
+        assert_eq!(
+            (first, then),
+            (format!("{runtime}\n"), "9000\n".into()),
+            "{updated:?}"
+        );
+    }
+}
+
+#[test]
+fn an_update_that_fails_half_way_changes_nothing() {
+    for oci in [oci("half"), on_v1("halfone")] {
+        let Some(oci) = oci else { continue };
+        if !limitable("memory") || !Path::new("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").exists() {
+            return eprintln!("skipped: needs the processor and memory of cgroup v1");
+        }
+        let mut bundle = oci.bundle("sleep 1000");
+        bundle.spec["linux"]["resources"]["cpu"] = json!({"quota": 50_000, "period": 100_000});
+        bundle.spec["linux"]["resources"]["memory"] = json!({"limit": 64 << 20});
+        oci.create(&bundle);
+        let cgroups = [
+            ("cpu", "cpu.cfs_quota_us"),
+            ("memory", "memory.limit_in_bytes"),
+            ("pids", "pids.max"),
+        ];
+        let limits = || {
+            cgroups.map(|(controller, file)| {
+                let dir = Path::new("/sys/fs/cgroup")
+                    .join(controller)
+                    .join(&oci.name)
+                    .join("pod/c");
+                fs::read_to_string(dir.join(file)).unwrap()
+            })
+        };
+        let before = limits();
+        let file = oci.home.path().join("resources.json");
+        for resources in [
+            json!({"cpu": {"quota": 10_000}, "memory": {"limit": 1000}}),
+            json!({"cpu": {"quota": 10_000}, "memory": {"limit": 32 << 20}, "pids": {"limit": 5}, "rdma": {"none": {"hcaHandles": 2}}}),
+        ] {
+            fs::write(&file, resources.to_string()).unwrap();
+            oci.fails(&["update", "-r", file.to_str().unwrap(), "c"]);
+            assert_eq!(limits(), before, "{resources}");
+        }
+        oci.ok(&["update", "--cpu-quota", "20000", "c"]);
+        assert_eq!(limits()[0], "20000\n");
+        oci.ok(&["delete", "--force", "c"]);
+    }
+}
+
 #[test]
 fn sizes_have_units_and_no_limit_is_none() {
     let Some(oci) = oci("sizes") else { return };

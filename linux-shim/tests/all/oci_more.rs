@@ -102,22 +102,65 @@ fn a_hook_that_fails_after_the_start_ends_the_container_and_one_after_the_end_no
     assert_eq!(fs::read_to_string(told).unwrap(), "one\nlast\n");
 }
 
+/// As the container's program begins with, or, outside of its namespaces, as we do.
 #[test]
-fn a_hook_in_the_container_without_an_environment_has_the_programs() {
-    let Some(oci) = oci("hookenv") else { return };
-    for (env, script) in [
-        (json!(null), "test \"$ONE\" = two"),
-        (json!(["MINE=1"]), "test \"$MINE\" = 1 && test -z \"$ONE\""),
+fn a_hook_without_an_environment_has_that_of_who_runs_it() {
+    let Some(mut oci) = oci("hookenv") else { return };
+    oci.before = ["env", "CALLER=one"].map(str::to_owned).into();
+    let inside = "test \"$ONE\" = two && test -z \"$CALLER\"";
+    let outside = "test \"$CALLER\" = one && test -z \"$ONE\"";
+    let given = "test \"$MINE\" = 1 && test -z \"$ONE$CALLER\"";
+    for (moment, script) in [
+        ("startContainer", inside),
+        ("createContainer", inside),
+        ("prestart", outside),
+        ("createRuntime", outside),
+        ("poststart", outside),
+        ("poststop", outside),
     ] {
-        let mut bundle = oci.bundle("echo ran");
-        bundle.spec["process"]["env"] = json!(["PATH=/bin", "ONE=two"]);
-        let mut hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
-        if !env.is_null() {
-            hook["env"] = env;
+        for (env, script) in [(json!(null), script), (json!(["MINE=1"]), given)] {
+            let mut bundle = oci.bundle("echo ran");
+            bundle.spec["process"]["env"] = json!(["PATH=/bin", "ONE=two"]);
+            let mut hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+            if !env.is_null() {
+                hook["env"] = env;
+            }
+            bundle.spec["hooks"] = json!({moment: [hook]});
+            assert_eq!(oci.run(&bundle), (0, "ran\n".into()), "{moment}");
         }
-        bundle.spec["hooks"] = json!({"startContainer": [hook]});
-        assert_eq!(oci.run(&bundle), (0, "ran\n".into()));
     }
+}
+
+#[test]
+fn hooks_after_the_end_are_run_for_a_container_that_was_begun_and_did_not_come_to_be() {
+    let Some(oci) = oci("begun") else { return };
+    let told = oci.home.path().join("told");
+    let script = format!("grep -o '\"status\":\"[a-z]*\"' >> {}", told.display());
+    let last = json!([{"path": "/bin/false"}, {"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    for moment in [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+        "nothing",
+    ] {
+        let mut bundle = oci.bundle("echo never");
+        bundle.spec["hooks"] = json!({moment: [{"path": "/bin/false"}], "poststop": last});
+        if moment == "nothing" {
+            bundle.spec["process"]["args"] = json!(["/nosuch"]);
+        }
+        let (code, out) = oci.run(&bundle);
+        assert!(code != 0 && !out.contains("never"), "{moment}: {out}");
+        let seen = fs::read_to_string(&told).unwrap_or_default();
+        assert_eq!(seen, "\"status\":\"stopped\"\n", "{moment}");
+        fs::remove_file(&told).unwrap();
+        assert!(oci.fails(&["state", "c"]).contains("does not exist"), "{moment}");
+    }
+    // Nothing is begun of what cannot be planned.
+    let mut bundle = oci.bundle("echo never");
+    bundle.spec["hooks"] = json!({"poststop": last});
+    bundle.spec["process"]["cwd"] = json!("relative");
+    assert!(oci.run(&bundle).0 != 0 && !told.exists());
 }
 
 #[test]

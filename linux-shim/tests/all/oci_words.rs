@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::harness::limitable;
-use crate::oci_harness::oci;
+use crate::oci_harness::{oci, text};
 
 /// `/dev/kmsg`: open for writing to whoever has a node and a rule.
 #[test]
@@ -63,7 +63,7 @@ fn capabilities_that_cannot_be_are_said_and_not_given() {
         "{log}"
     );
     oci.ok(&["start", "c"]);
-    let seen = oci.ok(&[
+    let words = [
         "exec",
         "--cap",
         "CAP_BAR",
@@ -71,7 +71,10 @@ fn capabilities_that_cannot_be_are_said_and_not_given() {
         "grep",
         "^Cap",
         "/proc/self/status",
-    ]);
+    ];
+    let done = oci.call(&words);
+    let (seen, said) = (text(&done.stdout), text(&done.stderr));
+    assert!(said.starts_with("warning: \"CAP_BAR\""), "{said}");
     assert!(seen.contains("CapPrm:\t0000000000000001\n"), "{seen}");
     assert!(seen.contains("CapAmb:\t0000000000000000\n"), "{seen}");
 }
@@ -236,6 +239,30 @@ fn a_remount_changes_what_is_there() {
     assert!(!made && log.contains("nosuchoption"), "{log}");
 }
 
+#[test]
+fn nothing_is_mounted_on_the_root() {
+    let Some(oci) = oci("onroot") else { return };
+    let mut bundle = oci.bundle("echo ran");
+    let mounts = bundle.spec["mounts"].as_array_mut().unwrap();
+    mounts.push(json!({}));
+    let at = mounts.len() - 1;
+    for (destination, kind) in [
+        ("/", "bind"),
+        ("//.", "tmpfs"),
+        ("/data/..", "bind"),
+        ("..", "bind"),
+    ] {
+        bundle.spec["mounts"][at] = json!({"destination": destination, "type": kind, "source": bundle.dir.clone(), "options": ["rbind"]});
+        let (made, log) = oci.created(&bundle);
+        assert!(
+            !made && log.contains("on the container's root"),
+            "{destination}: {log}"
+        );
+    }
+    bundle.spec["mounts"][at] = json!({"destination": "/", "options": ["remount", "bind", "nosuid"]});
+    assert_eq!(oci.run(&bundle), (0, "ran\n".into()));
+}
+
 /// podman's `--group-add keep-groups`.
 #[test]
 fn the_callers_groups_are_kept_where_that_is_asked_for() {
@@ -317,6 +344,8 @@ fn features_are_complete() {
         assert!(options.contains(&json!(option)), "{option}");
     }
     let linux = &features["linux"];
+    let capabilities = linux["capabilities"].as_array().unwrap();
+    assert_eq!(capabilities[..2], [json!("CAP_CHOWN"), json!("CAP_DAC_OVERRIDE")]);
     assert!(
         linux["seccomp"]["archs"]
             .as_array()

@@ -1,7 +1,9 @@
 //! Limits of a cgroup that is in use: what an update asks for beside what is set, and what of it is refused. v2 has no words
 //! for some of what OCI may leave out: half a file cannot be left alone.
 
-use super::{Cgroup, CgroupError, Files, Limits};
+use std::path::PathBuf;
+
+use super::{Cgroup, CgroupError, Files, Limits, limits, read, write};
 
 /// What of a processor is set, as [`Limits`] have it.
 type Share = (Option<i64>, Option<u64>);
@@ -21,6 +23,27 @@ pub(super) fn changes(cgroup: &Cgroup, asked: &Limits) -> Result<Limits, CgroupE
         cpu_period,
         ..asked.clone()
     })
+}
+
+/// Sets limits; after an error those that were set are as before, as with runc. What is kept in lists (of devices, of
+/// interfaces) is not taken back.
+pub(super) fn change(cgroup: &Cgroup, asked: &Limits) -> Result<(), CgroupError> {
+    let before: Vec<(PathBuf, String)> = limits::files(cgroup, asked)
+        .into_iter()
+        .filter_map(|path| Some((path.clone(), read(&path).ok()?.trim_end().to_owned())))
+        .filter(|(_, value)| !value.is_empty() && !value.contains('\n'))
+        .collect();
+    limits::apply(cgroup, asked).inspect_err(|_| take_back(&before))
+}
+
+/// In both orders: memory is at no moment more than memory and swap together.
+fn take_back(before: &[(PathBuf, String)]) {
+    for (path, value) in before.iter().rev().chain(before) {
+        let is_changed = read(path).is_ok_and(|now| now.trim_end() != value);
+        if is_changed && let Err(error) = write(path, value) {
+            tracing::debug!(%error, "a limit is not taken back");
+        }
+    }
 }
 
 fn is_half(asked: &Limits) -> bool {

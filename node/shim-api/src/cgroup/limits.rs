@@ -1,5 +1,7 @@
 //! Limits as OCI words them, and the files they become on v1 and v2.
 
+use std::path::{Path, PathBuf};
+
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
 use super::changes::check_swap;
@@ -246,6 +248,19 @@ fn weight(shares: u64) -> u64 {
             (10_f64.powf(exponent) - 1e-6).ceil() as u64
         }
     }
+}
+
+/// Where these are set.
+pub(super) fn files(cgroup: &Cgroup, limits: &Limits) -> Vec<PathBuf> {
+    let path = |s: &Setting, dir: Option<&Path>| Some(dir?.join(&s.file));
+    if cgroup.is_v2() {
+        let all = v2(limits);
+        return all.iter().filter_map(|s| path(s, cgroup.unified_dir())).collect();
+    }
+    let all = v1(limits);
+    all.iter()
+        .filter_map(|s| path(s, cgroup.v1_dir(s.controller)))
+        .collect()
 }
 
 pub(super) fn apply(cgroup: &Cgroup, limits: &Limits) -> Result<(), CgroupError> {

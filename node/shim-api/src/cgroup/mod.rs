@@ -10,6 +10,7 @@ mod more_limits;
 mod mounts;
 mod oom_watch;
 mod own;
+mod realtime;
 mod stats;
 mod tree;
 mod usage;
@@ -169,6 +170,18 @@ impl Cgroup {
     /// says nothing on v2, and takes no memory that is used where that is asked for.
     pub fn changes(&self, asked: &Limits) -> Result<Limits, CgroupError> {
         changes::changes(self, asked)
+    }
+
+    /// As [`Cgroup::apply`] of what [`Cgroup::changes`] answers; where one of the limits is refused, the others are as they
+    /// were.
+    pub fn change(&self, limits: &Limits) -> Result<(), CgroupError> {
+        changes::change(self, limits)
+    }
+
+    /// Makes the cgroup where real time of processors is asked for, and gives the one above it, which must be ours, room for
+    /// that.
+    pub fn make_realtime_room(&self, limits: &Limits) -> Result<(), CgroupError> {
+        realtime::make_room(self, limits)
     }
 
     /// Moves a process into the cgroup.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use oci_spec::runtime::{LinuxBlockIo, LinuxRdma, LinuxResources, LinuxThrottleDevice};
 
 use super::limits::{Setting, setting};
+use super::realtime::Share;
 
 /// What a cgroup may use of them; nothing given leaves a limit alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,8 +21,8 @@ pub struct MoreLimits {
     tcp_buffers: Option<i64>,
     swappiness: Option<u64>,
     no_oom_killer: bool,
-    /// Whether cgroups below it share its limit of memory.
-    hierarchy: Option<bool>,
+    /// Cgroups below it share its limit of memory, as on newer kernels they always do.
+    hierarchy: bool,
     /// The class all packets are of, which v1 alone has.
     network_class: Option<u32>,
     /// Interface and priority of what goes out there, likewise.
@@ -73,7 +74,7 @@ impl From<&LinuxResources> for MoreLimits {
             tcp_buffers: memory.and_then(|m| m.kernel_tcp()).filter(|bytes| *bytes != 0),
             swappiness: memory.and_then(|m| m.swappiness()),
             no_oom_killer: memory.and_then(|m| m.disable_oom_killer()).unwrap_or_default(),
-            hierarchy: memory.and_then(|m| m.use_hierarchy()),
+            hierarchy: memory.and_then(|m| m.use_hierarchy()).unwrap_or_default(),
             network_class: network.and_then(|n| n.class_id()).filter(|class| *class != 0),
             network_priorities: priorities.map(|p| (p.name().clone(), p.priority())).collect(),
             rdma: rdma(resources),
@@ -131,6 +132,15 @@ impl From<&LinuxBlockIo> for Io {
 }
 
 impl MoreLimits {
+    /// What is asked for of processors' real time.
+    pub(super) fn realtime(&self) -> Option<Share> {
+        let runtime = self.realtime.1.and_then(|runtime| u64::try_from(runtime).ok());
+        runtime.filter(|runtime| *runtime > 0).map(|runtime| Share {
+            period: self.realtime.0.filter(|period| *period > 0),
+            runtime,
+        })
+    }
+
     pub(super) fn v1(&self) -> Vec<Setting> {
         let mut out = Vec::new();
         let mut add = |controller, file: &str, value: Option<String>| {
@@ -167,7 +177,7 @@ impl MoreLimits {
         );
         let disabled = self.no_oom_killer.then(|| "1".to_owned());
         add("memory", "memory.oom_control", disabled);
-        let hierarchy = self.hierarchy.map(|is| u8::from(is).to_string());
+        let hierarchy = self.hierarchy.then(|| "1".to_owned());
         add("memory", "memory.use_hierarchy", hierarchy);
         out.extend(self.leaf_weights());
         out.extend(self.network());
@@ -243,9 +253,6 @@ impl MoreLimits {
         }
         add("cpu", "cpu.idle", self.cpu_idle.map(|v| v.to_string()));
         add("cpu", "cpu.max.burst", self.cpu_burst.map(|v| v.to_string()));
-        if self.hierarchy == Some(false) {
-            out.push(setting("memory.use_hierarchy", "memory.use_hierarchy", 0));
-        }
         out.extend(self.leaf_weights());
         out.extend(self.network());
         out.extend(self.rdma_lines());
@@ -285,7 +292,7 @@ mod tests {
             "throttleWriteIOPSDevice":[{"major":8,"minor":16,"rate":0}]},
             "hugepageLimits":[{"pageSize":"2MB","limit":4194304}],
             "cpu":{"idle":1,"burst":2000,"realtimePeriod":1000000,"realtimeRuntime":950000},
-            "memory":{"kernelTCP":8388608,"swappiness":10,"disableOOMKiller":true,"useHierarchy":false},
+            "memory":{"kernelTCP":8388608,"swappiness":10,"disableOOMKiller":true,"useHierarchy":true},
             "network":{"classID":1048577,"priorities":[{"name":"eth0","priority":5}]},
             "rdma":{"mlx5_1":{"hcaHandles":3},"mlx4_0":{"hcaHandles":2,"hcaObjects":7},"none":{}}}"#;
         let limits = MoreLimits::from(&serde_json::from_str::<LinuxResources>(json).unwrap());
@@ -309,7 +316,7 @@ mod tests {
                 "memory.kmem.tcp.limit_in_bytes=8388608",
                 "memory.swappiness=10",
                 "memory.oom_control=1",
-                "memory.use_hierarchy=0",
+                "memory.use_hierarchy=1",
                 "blkio.leaf_weight=30",
                 "blkio.leaf_weight_device=8:0 20",
                 "net_cls.classid=1048577",
@@ -329,7 +336,6 @@ mod tests {
                 "hugetlb.2MB.rsvd.max=4194304",
                 "cpu.idle=1",
                 "cpu.max.burst=2000",
-                "memory.use_hierarchy=0",
                 "blkio.leaf_weight=30",
                 "blkio.leaf_weight_device=8:0 20",
                 "net_cls.classid=1048577",
@@ -338,6 +344,9 @@ mod tests {
                 "rdma.max=mlx5_1 hca_handle=3",
             ]
         );
-        assert!(MoreLimits::default().v1().is_empty() && MoreLimits::default().v2().is_empty());
+        for nothing in ["{}", r#"{"memory":{"useHierarchy":false}}"#] {
+            let limits = MoreLimits::from(&serde_json::from_str::<LinuxResources>(nothing).unwrap());
+            assert!(limits.v1().is_empty() && limits.v2().is_empty(), "{nothing}");
+        }
     }
 }

@@ -89,7 +89,7 @@ fn gone(error: &std::io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
-fn children(dir: &Path) -> Result<Vec<PathBuf>, CgroupError> {
+pub(super) fn children(dir: &Path) -> Result<Vec<PathBuf>, CgroupError> {
     let fail = |source| CgroupError::Read {
         path: dir.into(),
         source,
