@@ -12,7 +12,7 @@ use super::error::{DecodeError, FieldErrors, FieldIssue};
 use super::rules::Rules;
 use super::schema::{Definition, Schemas};
 use super::strategic::{self, PatchError};
-use super::{decode, meta, table, warn, wire};
+use super::{app_armor, decode, meta, table, warn, wire};
 
 /// A served subresource and the kind its body has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -350,6 +350,14 @@ impl Kind {
         match &self.custom {
             Some(custom) => custom.warning.as_deref(),
             None => warn::deprecated(self),
+        }
+    }
+
+    /// What the writer of a new object is to be told of what [`Kind::prepare_create`] is about to mend.
+    pub fn warnings_of_sent(&self, new: &Value) -> Vec<String> {
+        match self.group.is_empty() && self.plural == "pods" {
+            true => app_armor::warnings(new),
+            false => Vec::new(),
         }
     }
 

@@ -6,6 +6,7 @@
 //! [`Kind::prepare_update`] → [`Kind::validate_create`] or [`Kind::validate_update`] → [`Kind::normalise`] → store.
 pub(crate) mod address;
 pub mod api_service;
+mod app_armor;
 mod autoscaling;
 pub mod bounded;
 pub mod conduct;
