@@ -37,7 +37,7 @@ use super::{decode, meta, numbers, wire};
 pub use build::{fingerprint, kinds, sort, storage_kind};
 pub use conversion::{Conversion, Converter};
 use correlated::Memory;
-pub use definition::{Naming, begin_deletion, has_good_authority, settle_names};
+pub use definition::{Naming, approval, begin_deletion, has_good_authority, settle_names};
 use jsonpath::JsonPath;
 pub(super) use openapi::{definition as openapi_definition, list as openapi_list};
 pub use schema::Structural;
