@@ -314,7 +314,7 @@ impl Kind {
     /// Turns a stored object into this kind.
     pub fn from_storage(&self, object: &mut Value) {
         match &self.custom {
-            Some(custom) => custom.refresh(object),
+            Some(custom) => custom.fit(object),
             None => (self.rules.from_storage)(object),
         }
     }

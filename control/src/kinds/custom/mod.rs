@@ -110,6 +110,12 @@ impl Custom {
         defaulting::default_merged(&self.schema, object)
     }
 
+    /// What is left of an object that was of another version before. It has the defaults of the version it was stored by, and is not
+    /// given those of this one.
+    pub(super) fn fit(&self, object: &mut Value) {
+        prune::prune(&self.schema, object);
+    }
+
     /// What a change of the schema since the object was written makes of it.
     pub(super) fn refresh(&self, object: &mut Value) {
         prune::prune(&self.schema, object);
