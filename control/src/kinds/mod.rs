@@ -18,6 +18,7 @@ mod domain_path;
 pub mod error;
 pub mod event;
 pub mod formats;
+mod gated;
 mod image;
 mod indexed;
 mod kind;

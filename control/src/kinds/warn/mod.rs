@@ -96,15 +96,10 @@ pub(super) fn of(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<String> {
     }
 }
 
-/// What has Pods made, by the path of its template.
+/// What has Pods made.
 fn workload(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<String> {
-    let path = match (kind.group.as_str(), kind.plural.as_str()) {
-        ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets")
-        | ("", "replicationcontrollers")
-        | ("batch", "jobs") => "spec.template",
-        ("batch", "cronjobs") => "spec.jobTemplate.spec.template",
-        ("", "podtemplates") => "template",
-        _ => return Vec::new(),
+    let Some(path) = kind.template_path() else {
+        return Vec::new();
     };
     let generation = |object: &Value| object.int("metadata.generation");
     let mut told = Vec::new();
