@@ -110,7 +110,7 @@ mod tests {
                 (holder(spec()), spec()),
             ] {
                 let mut new = holder(spec());
-                drop_fields(&kind, &mut new, &old);
+                drop_fields(kind, &mut new, &old);
                 assert_eq!(new, holder(want), "{plural}");
             }
         }
@@ -121,7 +121,7 @@ mod tests {
         let pods = Registry::builtin().resource("", "v1", "pods").expect("served");
         let pod = |policy: &str| json!({"spec": {"securityContext": {"seLinuxChangePolicy": policy}}});
         let told = |new: &str, old: &Value| {
-            let told = errors(&pods, &pod(new), old);
+            let told = errors(pods, &pod(new), old);
             told.iter().map(ToString::to_string).collect::<Vec<_>>().join("")
         };
         let refused = "spec.securityContext.seLinuxChangePolicy: Unsupported value: \"MountOption\": supported values: \
