@@ -121,6 +121,7 @@ async fn create_once(
         ..completing
     };
     stamp(&mut value);
+    notes.warnings.extend(call.target.kind.warnings_of_sent(&value));
     call.target.kind.prepare_create(&mut value);
     create_prepared(call, &review, value, owners.as_deref(), notes).await
 }

@@ -1,6 +1,6 @@
 //! CustomResourceDefinitions: accepts their names, establishes them, and deletes their objects before they go.
 //!
-//! Conditions and reasons are upstream's (`NamesAccepted`, `Established`, `Terminating`).
+//! Conditions and reasons are upstream's (`NamesAccepted`, `Established`, `KubernetesAPIApprovalPolicyConformant`, `Terminating`).
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -13,7 +13,7 @@ use kube::discovery::ApiResource;
 use serde_json::{Value, json};
 
 use super::context::Context;
-use crate::kinds::custom::{Naming, has_good_authority, settle_names};
+use crate::kinds::custom::{Naming, approval, has_good_authority, settle_names};
 use crate::kinds::time::now;
 use crate::toolkit::conditions;
 use crate::toolkit::patch::{guarded, to_value};
@@ -21,6 +21,7 @@ use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, work}
 
 /// Keeps a definition until its objects are gone.
 const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+const APPROVAL: &str = "KubernetesAPIApprovalPolicyConformant";
 /// One: two at once could give the same name to both.
 const WORKERS: usize = 1;
 
@@ -86,7 +87,11 @@ async fn accept(context: &Context, definition: &CustomResourceDefinition) -> Res
         .map(|other| json!({"spec": {"group": other.spec.group}, "status": to_value(&other.status)}))
         .collect();
     let naming = settle_names(&own, others.iter());
-    let status = status(&own["status"], naming, has_good_authority(&own), &now());
+    let now = now();
+    let mut status = status(&own["status"], naming, has_good_authority(&own), &now);
+    if let Some((state, reason, message)) = approval(&own) {
+        conditions::set(&mut status, APPROVAL, (state, reason, &message), &now);
+    }
     if status != own["status"] {
         write_status(context, definition, status).await?;
     }

@@ -35,6 +35,18 @@ impl Kind {
         )
     }
 
+    /// Where objects of this kind have the template of their Pods.
+    pub fn template_path(&self) -> Option<&'static str> {
+        match (self.group.as_str(), self.plural.as_str()) {
+            ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets")
+            | ("", "replicationcontrollers")
+            | ("batch", "jobs") => Some("spec.template"),
+            ("batch", "cronjobs") => Some("spec.jobTemplate.spec.template"),
+            ("", "podtemplates") => Some("template"),
+            _ => None,
+        }
+    }
+
     /// What a client is told whose deletion does not say what becomes of dependents.
     pub fn orphaning_warning(&self) -> Option<&'static str> {
         (self.group == "batch" && self.plural == "jobs").then_some(

@@ -12,7 +12,7 @@ use super::error::{DecodeError, FieldErrors, FieldIssue};
 use super::rules::Rules;
 use super::schema::{Definition, Schemas};
 use super::strategic::{self, PatchError};
-use super::{decode, meta, table, warn, wire};
+use super::{app_armor, decode, gated, meta, table, warn, wire};
 
 /// A served subresource and the kind its body has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,6 +165,7 @@ impl Kind {
         if let Some(custom) = &self.custom {
             return custom.prepare_create(object);
         }
+        gated::drop_fields(self, object, &Value::Null);
         (self.rules.prepare_create)(object);
         if self.rules.generation {
             meta::set_generation(object, 1);
@@ -186,6 +187,7 @@ impl Kind {
         if let Some(custom) = &self.custom {
             return custom.prepare_update(subresource, new, old);
         }
+        gated::drop_fields(self, new, old);
         (self.rules.prepare_update)(subresource, new, old);
         // Binding fills in the node and asks nothing new of it; no more does an eviction.
         let desires = !matches!(subresource, Some("status" | "binding" | "eviction"));
@@ -200,7 +202,10 @@ impl Kind {
         errors.extend(self.foreign_finalizers(object));
         match &self.custom {
             Some(custom) => errors.extend(custom.validate(object, None).0),
-            None => errors.extend((self.rules.validate_create)(object)),
+            None => {
+                errors.extend((self.rules.validate_create)(object));
+                errors.extend(gated::errors(self, object, &Value::Null));
+            }
         }
         errors
     }
@@ -243,6 +248,7 @@ impl Kind {
         // Upstream checks metadata before and again with the kind: each complaint is listed twice in `causes`.
         errors.extend(errors.clone());
         errors.extend((self.rules.validate_update)(subresource, new, old));
+        errors.extend(gated::errors(self, new, old));
         (errors, Vec::new())
     }
 
@@ -314,7 +320,7 @@ impl Kind {
     /// Turns a stored object into this kind.
     pub fn from_storage(&self, object: &mut Value) {
         match &self.custom {
-            Some(custom) => custom.refresh(object),
+            Some(custom) => custom.fit(object),
             None => (self.rules.from_storage)(object),
         }
     }
@@ -350,6 +356,14 @@ impl Kind {
         match &self.custom {
             Some(custom) => custom.warning.as_deref(),
             None => warn::deprecated(self),
+        }
+    }
+
+    /// What the writer of a new object is to be told of what [`Kind::prepare_create`] is about to mend.
+    pub fn warnings_of_sent(&self, new: &Value) -> Vec<String> {
+        match self.group.is_empty() && self.plural == "pods" {
+            true => app_armor::warnings(new),
+            false => Vec::new(),
         }
     }
 

@@ -6,6 +6,7 @@
 //! [`Kind::prepare_update`] → [`Kind::validate_create`] or [`Kind::validate_update`] → [`Kind::normalise`] → store.
 pub(crate) mod address;
 pub mod api_service;
+mod app_armor;
 mod autoscaling;
 pub mod bounded;
 pub mod conduct;
@@ -17,6 +18,7 @@ mod domain_path;
 pub mod error;
 pub mod event;
 pub mod formats;
+mod gated;
 mod image;
 mod indexed;
 mod kind;

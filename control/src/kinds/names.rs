@@ -107,7 +107,13 @@ pub fn path_segment(text: &str) -> Vec<String> {
 
 /// RFC 1123 label.
 pub fn label(text: &str) -> Vec<String> {
-    check(text, 63, LABEL_1123, is_label)
+    let dotted = text.contains('.') && text.split('.').all(is_label);
+    let words = if dotted {
+        "must not contain dots"
+    } else {
+        LABEL_1123
+    };
+    check(text, 63, words, is_label)
 }
 
 /// RFC 1123 subdomain.

@@ -453,6 +453,33 @@ async fn what_ratcheting_lets_be_is_told() {
 }
 
 #[tokio::test]
+async fn a_definition_of_a_protected_group_tells_who_approved_it() {
+    let plane = Plane::start().await;
+    let name = "crontabs.foo.k8s.io";
+    let mut body = definition(vec![version("v1", true)]);
+    body["metadata"] = json!({"name": name, "annotations": {"api-approved.kubernetes.io": "unapproved, x"}});
+    body["spec"]["group"] = "foo.k8s.io".into();
+    let (code, answer) = plane.call(Method::POST, DEFINITIONS, body).await;
+    assert_eq!(code, 201, "{answer}");
+    let definitions: Api<CustomResourceDefinition> = Api::all(plane.client());
+    let told = await_condition(definitions, name, |found: Option<&CustomResourceDefinition>| {
+        let status = found.and_then(|found| found.status.as_ref());
+        let mut conditions = status.and_then(|s| s.conditions.as_ref()).into_iter().flatten();
+        let told = |text: &Option<String>, want: &str| text.as_deref() == Some(want);
+        conditions.any(|c| {
+            c.type_ == "KubernetesAPIApprovalPolicyConformant"
+                && c.status == "False"
+                && told(&c.reason, "UnapprovedAnnotation")
+                && told(&c.message, "not approved: \"unapproved, x\"")
+        })
+    });
+    tokio::time::timeout(PATIENCE, told)
+        .await
+        .expect("told in time")
+        .expect("the watch works");
+}
+
+#[tokio::test]
 async fn a_definition_goes_whatever_its_status_says_to_be_stored() {
     let plane = Plane::start().await;
     define(&plane, vec![version("v1", true)]).await;

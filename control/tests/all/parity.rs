@@ -55,6 +55,70 @@ async fn writers_are_told_what_is_odd() {
     );
 }
 
+/// The annotation of the version before becomes the field, and who wrote it is told.
+#[tokio::test]
+async fn what_a_new_pod_says_otherwise_is_carried_into_its_fields() {
+    let plane = Plane::start().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let annotation = "container.apparmor.security.beta.kubernetes.io/c";
+    let hash = json!({"key": "hash", "operator": "In", "values": ["abc"]});
+    let spread = |keys: Value| {
+        json!([{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "x"}}, "matchLabelKeys": keys}])
+    };
+    let pod = |name: &str, keys: Value| {
+        json!({"metadata": {"name": name, "labels": {"app": "x", "hash": "abc"}, "annotations": {annotation: "unconfined"}},
+            "spec": {"securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}},
+                "topologySpreadConstraints": spread(keys), "containers": [{"name": "c", "image": "i"}]}})
+    };
+    let told = warnings(&plane, Method::POST, pods, pod("p.q", json!(["hash"]))).await;
+    assert_eq!(
+        told,
+        [
+            format!(
+                "299 - \"metadata.annotations[{annotation}]: deprecated since v1.30; use the \\\"appArmorProfile\\\" field \
+                 instead\""
+            ),
+            "299 - \"metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label \
+             is recommended: [must not contain dots]\""
+                .to_owned()
+        ]
+    );
+    let stored = plane.get(&format!("{pods}/p.q")).await.1;
+    let container = &stored["spec"]["containers"][0];
+    assert_eq!(
+        container["securityContext"]["appArmorProfile"],
+        json!({"type": "Unconfined"})
+    );
+    let selector = &stored["spec"]["topologySpreadConstraints"][0]["labelSelector"];
+    assert_eq!(selector["matchExpressions"], json!([hash]));
+    let twice = plane.call(Method::POST, pods, pod("q", json!(["app"]))).await;
+    assert_eq!(twice.0, 422);
+    assert_eq!(
+        twice.1["message"],
+        "Pod \"q\" is invalid: spec.topologySpreadConstraints[0][0]: Invalid value: \"app\": exists in both matchLabelKeys \
+         and labelSelector"
+    );
+}
+
+#[tokio::test]
+async fn a_binding_of_a_pod_that_was_before_conflicts_with_the_pod() {
+    let plane = Plane::start().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"schedulingGates": [{"name": "e.com/g"}],
+        "containers": [{"name": "c", "image": "i"}]}});
+    assert_eq!(plane.call(Method::POST, pods, pod).await.0, 201);
+    let binding =
+        json!({"metadata": {"name": "p", "uid": "before"}, "target": {"kind": "Node", "name": "n"}});
+    let (code, refused) = plane
+        .call(Method::POST, &format!("{pods}/p/binding"), binding)
+        .await;
+    assert_eq!(
+        (code.as_u16(), &refused["details"]["kind"]),
+        (409, &json!("pods"))
+    );
+}
+
 #[tokio::test]
 async fn an_owner_is_named_once() {
     let plane = Plane::start().await;

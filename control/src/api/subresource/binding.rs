@@ -104,7 +104,10 @@ fn node(binding: &Value) -> Result<&str> {
 
 /// The Pod on that node, with what the Binding says of it.
 fn bound(kind: &Kind, name: &str, pod: &Value, binding: &Value, node: &str) -> Result<Value> {
-    if let Some(why) = unmet(pod, binding).or_else(|| unbindable(name, pod)) {
+    if let Some(why) = unmet(pod, binding) {
+        return Err(ApiError::conflict(kind, name, &why));
+    }
+    if let Some(why) = unbindable(name, pod) {
         return Err(ApiError::conflict_at(kind, "binding", name, &why));
     }
     let mut pod = pod.clone();

@@ -37,7 +37,7 @@ use super::{decode, meta, numbers, wire};
 pub use build::{fingerprint, kinds, sort, storage_kind};
 pub use conversion::{Conversion, Converter};
 use correlated::Memory;
-pub use definition::{Naming, begin_deletion, has_good_authority, settle_names};
+pub use definition::{Naming, approval, begin_deletion, has_good_authority, settle_names};
 use jsonpath::JsonPath;
 pub(super) use openapi::{definition as openapi_definition, list as openapi_list};
 pub use schema::Structural;
@@ -108,6 +108,12 @@ impl Custom {
 
     pub(super) fn default_merged(&self, object: &mut Value) -> bool {
         defaulting::default_merged(&self.schema, object)
+    }
+
+    /// What is left of an object that was of another version before. It has the defaults of the version it was stored by, and is not
+    /// given those of this one.
+    pub(super) fn fit(&self, object: &mut Value) {
+        prune::prune(&self.schema, object);
     }
 
     /// What a change of the schema since the object was written makes of it.

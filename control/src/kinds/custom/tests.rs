@@ -326,6 +326,28 @@ fn metadata_of_embedded_objects_is_decoded() {
     assert_eq!(object["spec"]["template"]["metadata"], json!({}));
 }
 
+/// Documented of upstream: what is read has the defaults of the version by which it was stored.
+#[test]
+fn another_version_shows_an_object_without_defaults_of_its_own() {
+    let mut definition = established();
+    let mut second = definition["spec"]["versions"][0].clone();
+    second["name"] = "v2".into();
+    second["storage"] = false.into();
+    second["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"] =
+        json!({"cronSpec": {"type": "string"}, "fresh": {"type": "integer", "default": 7}});
+    definition["spec"]["versions"]
+        .as_array_mut()
+        .expect("a list")
+        .push(second);
+    let kinds = kinds(&definition);
+    let second = kinds.iter().find(|kind| kind.version == "v2").expect("served");
+    let mut read = object(json!({"cronSpec": "1", "replicas": 1}));
+    second.from_storage(&mut read);
+    second.normalise(&mut read);
+    assert_eq!(read["spec"], json!({"cronSpec": "1"}));
+    assert_eq!(read["apiVersion"], "stable.example.com/v2");
+}
+
 #[test]
 fn defaults_replace_what_is_missing_and_nulls() {
     for (given, want) in [

@@ -2,6 +2,7 @@
 //!
 //! The strategies of Kubernetes' registries as pure functions. Refuses to judge: that is validation's.
 pub(super) mod certificates;
+mod label_keys;
 pub(super) mod objects;
 pub(super) mod pod;
 pub(super) mod service;

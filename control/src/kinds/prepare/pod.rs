@@ -1,7 +1,8 @@
 //! Pods: first status, quality of service, and what a status update may not touch.
 use serde_json::{Map, Value, json};
 
-use super::STATUS;
+use super::{STATUS, label_keys};
+use crate::kinds::app_armor;
 use crate::kinds::quantity::Quantity;
 use crate::kinds::view::{View, copy_member, object_mut};
 
@@ -19,6 +20,8 @@ pub fn create(object: &mut Value) {
     if let Some(map) = object.as_object_mut() {
         map.insert(STATUS.into(), status);
     }
+    label_keys::join(object);
+    app_armor::carry(object);
 }
 
 pub fn update(subresource: Option<&str>, new: &mut Value, old: &Value) {

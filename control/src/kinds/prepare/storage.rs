@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{STATUS, split_status, without_status};
 use crate::kinds::meta;
 use crate::kinds::time::format_seconds;
-use crate::kinds::view::{View, object_mut};
+use crate::kinds::view::{View, existing_mut, object_mut};
 
 const TRANSITION: &str = "lastPhaseTransitionTime";
 
@@ -37,10 +37,25 @@ pub fn volume_update(subresource: Option<&str>, new: &mut Value, old: &Value) {
     }
 }
 
+pub fn driver_create(object: &mut Value) {
+    scaled_limits(object, &Value::Null);
+}
+
 /// A driver's generation counts from nothing.
 pub fn driver_update(_: Option<&str>, new: &mut Value, old: &Value) {
+    scaled_limits(new, old);
     if new.at("spec") != old.at("spec") {
         meta::set_generation(new, meta::generation(old) + 1);
+    }
+}
+
+/// The gate `VolumeLimitScaling` is off in this version: a driver that does not have what is behind it does not get it.
+fn scaled_limits(new: &mut Value, old: &Value) {
+    const FIELD: &str = "preventPodSchedulingIfMissing";
+    if !old.at("spec").has(FIELD)
+        && let Some(spec) = existing_mut(new, "spec")
+    {
+        spec.remove(FIELD);
     }
 }
 
@@ -49,16 +64,28 @@ pub fn claim_create(object: &mut Value) {
     if let Some(status) = object_mut(object, STATUS) {
         status.insert("phase".into(), "Pending".into());
     }
+    foreign_source(object, &Value::Null);
     known_source(object);
     same_source(object);
 }
 
 pub fn claim_update(subresource: Option<&str>, new: &mut Value, old: &Value) {
     split_status(subresource, new, old);
+    foreign_source(new, old);
     if !old.has("spec.dataSource") && !old.has("spec.dataSourceRef") {
         known_source(new);
     }
     same_source(new);
+}
+
+/// References to other namespaces are behind the gate `CrossNamespaceVolumeDataSource`, which is off in this version.
+fn foreign_source(new: &mut Value, old: &Value) {
+    if !new.text("spec.dataSourceRef.namespace").is_empty()
+        && !old.has("spec.dataSourceRef")
+        && let Some(spec) = existing_mut(new, "spec")
+    {
+        spec.remove("dataSourceRef");
+    }
 }
 
 /// What the older field may not name is as if it was not there.
@@ -96,4 +123,31 @@ fn is_known_source(reference: &Value) -> bool {
         (reference.text("apiGroup"), reference.text("kind")),
         ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_gates_are_off_for_is_not_given_to_who_has_none() {
+        let driver = |spec: Value| json!({"spec": spec});
+        let (with, without) = (
+            driver(json!({"preventPodSchedulingIfMissing": true})),
+            driver(json!({})),
+        );
+        for (old, want) in [(&Value::Null, &without), (&without, &without), (&with, &with)] {
+            let mut new = with.clone();
+            driver_update(None, &mut new, old);
+            assert_eq!(new["spec"], want["spec"], "{old}");
+        }
+        let source = json!({"kind": "PersistentVolumeClaim", "name": "x", "namespace": "other"});
+        let mut claim = json!({"spec": {"dataSourceRef": source}});
+        let old = claim.clone();
+        claim_create(&mut claim);
+        assert_eq!(claim["spec"], json!({}));
+        let mut kept = old.clone();
+        claim_update(None, &mut kept, &old);
+        assert_eq!(kept["spec"], old["spec"]);
+    }
 }

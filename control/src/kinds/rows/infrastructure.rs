@@ -104,6 +104,7 @@ pub(super) static PRIORITY_CLASS: Rules = Rules {
 
 pub(super) static CSI_DRIVER: Rules = Rules {
     default: defaults::storage::csi_driver,
+    prepare_create: prepare::storage::driver_create,
     prepare_update: prepare::storage::driver_update,
     row: Some(table::storage::csi_driver),
     validate_create: validate::storage_api::driver,

@@ -55,6 +55,7 @@ mod volumes;
 pub(super) mod webhooks;
 mod windows;
 
+pub(super) use security::app_armor_errors;
 use std::collections::HashSet;
 use std::fmt::Display;
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::address::strict_ip;
 use super::service::external_ip;
 use super::{PROTOCOLS, Seen, complain, complain_number, immutable, ip, maybe_one_of, one_of};
+use crate::kinds::address::sloppy;
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::names;
 use crate::kinds::view::View;
@@ -65,9 +66,10 @@ fn subset_address(address: &Value, path: &str) -> FieldErrors {
             names::subdomain(node),
         ));
     }
-    match value.parse::<IpAddr>() {
-        Ok(_) => errors.extend(reachable(value, &at)),
-        Err(_) => errors.push(FieldError::invalid(at, value, "must be a valid IP address")),
+    match sloppy(value) {
+        Some((address, true)) => errors.extend(reachable(&address.to_string(), &at)),
+        Some(_) => errors.extend(reachable(value, &at)),
+        None => errors.push(FieldError::invalid(at, value, "must be a valid IP address")),
     }
     errors
 }

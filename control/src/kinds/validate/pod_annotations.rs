@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::container;
 use super::{Seen, descending, scheduling};
+use crate::kinds::app_armor::ANNOTATION as APP_ARMOR;
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
 
@@ -13,7 +14,6 @@ const TOLERATIONS: &str = "scheduler.alpha.kubernetes.io/tolerations";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
-const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Those of a Pod or a template, whose annotations are told at `path`.
 pub(super) fn of(pod: &Value, path: &str) -> FieldErrors {

@@ -329,6 +329,11 @@ fn where_pods_run() {
                 "spec.tolerations[0].operator: Unsupported value: \"Nope\": supported values: \"Equal\", \"Exists\"",
             ),
             (
+                json!({"tolerations": [{"key": "a", "operator": "Gt", "value": "1"}]}),
+                "spec.tolerations[0].operator: Unsupported value: \"Gt\": supported values: \"Equal\", \"Exists\", \"Lt\", \
+                 \"Gt\"",
+            ),
+            (
                 json!({"preemptionPolicy": ""}),
                 "spec.preemptionPolicy: Required value",
             ),

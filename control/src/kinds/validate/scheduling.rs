@@ -231,6 +231,11 @@ fn toleration(toleration: &Value, path: impl Display + Copy) -> FieldErrors {
             ));
         }
         "Exists" => {}
+        // Behind the gate `TaintTolerationComparisonOperators`; upstream names them all the same.
+        "Lt" | "Gt" => {
+            let known = ["Equal", "Exists", "Lt", "Gt"];
+            errors.push(FieldError::not_supported(at, operator, &known));
+        }
         other => errors.push(FieldError::not_supported(at, other, &["Equal", "Exists"])),
     }
     if !effect.is_empty() {

@@ -174,6 +174,11 @@ fn profile_kind(kind: &str, field: &str, path: impl Display + Copy) -> Option<Fi
     }
 }
 
+/// What is wrong with an AppArmor profile that is nowhere yet.
+pub(in crate::kinds) fn app_armor_errors(profile: &Value) -> FieldErrors {
+    app_armor(profile, "")
+}
+
 fn app_armor(profile: &Value, path: impl Display + Copy) -> FieldErrors {
     if profile.is_null() {
         return Vec::new();

@@ -230,6 +230,14 @@ fn nodes_endpoints_leases_and_events() {
     );
     assert_eq!(
         errors(
+            "",
+            "endpoints",
+            json!({"subsets": [{"addresses": [{"ip": "010.0.0.1"}]}]})
+        ),
+        "subsets[0].addresses[0].ip: Invalid value: \"010.0.0.1\": must not have leading 0s"
+    );
+    assert_eq!(
+        errors(
             "coordination.k8s.io",
             "leases",
             json!({"spec": {"leaseDurationSeconds": 0}})

@@ -77,7 +77,11 @@ pub(super) fn deprecated(kind: &Kind) -> Option<&'static str> {
 /// What the writer of an object is told; `old` is what it replaces.
 pub(super) fn of(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<String> {
     match (kind.group.as_str(), kind.plural.as_str()) {
-        ("", "pods") => pod::warnings(new, "", false),
+        ("", "pods") => match old {
+            None => pod::made(new),
+            // Who writes Pods again and again is no person who reads this.
+            Some(_) => Vec::new(),
+        },
         ("", "services") => service::warnings(new),
         ("", "persistentvolumes") => storage::volume(new),
         ("", "persistentvolumeclaims") => storage::claim(new),
@@ -92,15 +96,10 @@ pub(super) fn of(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<String> {
     }
 }
 
-/// What has Pods made, by the path of its template.
+/// What has Pods made.
 fn workload(kind: &Kind, new: &Value, old: Option<&Value>) -> Vec<String> {
-    let path = match (kind.group.as_str(), kind.plural.as_str()) {
-        ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets")
-        | ("", "replicationcontrollers")
-        | ("batch", "jobs") => "spec.template",
-        ("batch", "cronjobs") => "spec.jobTemplate.spec.template",
-        ("", "podtemplates") => "template",
-        _ => return Vec::new(),
+    let Some(path) = kind.template_path() else {
+        return Vec::new();
     };
     let generation = |object: &Value| object.int("metadata.generation");
     let mut told = Vec::new();

@@ -5,12 +5,15 @@ use std::fmt::Display;
 use serde_json::Value;
 
 use super::{deprecated_label, overlaps, ports, service, storage};
+use crate::kinds::app_armor;
 use crate::kinds::names;
 use crate::kinds::quantity::Quantity;
 use crate::kinds::view::View;
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+const SURPRISING: &str = "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS \
+    label is recommended: ";
 const NO_POD: &str = "a null labelSelector results in matching no pod";
 const ANNOTATIONS: [(&str, &str); 3] = [
     (
@@ -29,7 +32,15 @@ const ANNOTATIONS: [(&str, &str); 3] = [
 const SECCOMP: &str = "non-functional in v1.27+; use the \"seccompProfile\" field instead";
 const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
-const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+
+/// A new Pod.
+pub(super) fn made(pod: &Value) -> Vec<String> {
+    let complaints = names::label(pod.text("metadata.name"));
+    let named = (!complaints.is_empty()).then(|| format!("{SURPRISING}[{}]", complaints.join(" ")));
+    let mut told: Vec<String> = named.into_iter().collect();
+    told.extend(warnings(pod, "", false));
+    told
+}
 
 /// A Pod, or a template at `path`.
 pub(super) fn warnings(pod: &Value, path: &str, template: bool) -> Vec<String> {
@@ -40,8 +51,8 @@ pub(super) fn warnings(pod: &Value, path: &str, template: bool) -> Vec<String> {
     };
     let (at, annotations) = (below("spec"), below("metadata.annotations"));
     let mut told = placement(spec, &at);
-    let annotated = |key: &str| pod.at("metadata.annotations").get(key).is_some();
-    for (key, why) in ANNOTATIONS.iter().filter(|(key, _)| annotated(key)) {
+    let annotated = |key: &str| pod.at("metadata.annotations").get(key);
+    for (key, why) in ANNOTATIONS.iter().filter(|(key, _)| annotated(key).is_some()) {
         told.push(format!("{annotations}[{key}]: {why}"));
     }
     for (i, volume) in spec.list("volumes").iter().enumerate() {
@@ -50,7 +61,7 @@ pub(super) fn warnings(pod: &Value, path: &str, template: bool) -> Vec<String> {
     told.extend(overlaps::of_volumes(spec.list("volumes")));
     told.extend(repeated_names(spec, &at));
     told.extend(fractions(spec.at("overhead"), format_args!("{at}.overhead")));
-    if annotated(SECCOMP_POD) && !spec.has("securityContext.seccompProfile") {
+    if annotated(SECCOMP_POD).is_some() && !spec.has("securityContext.seccompProfile") {
         told.push(format!("{annotations}[{SECCOMP_POD}]: {SECCOMP}"));
     }
     let containers = containers(spec, &at);
@@ -159,9 +170,9 @@ fn fractions(amounts: &Value, path: impl Display + Copy) -> Vec<String> {
         .collect()
 }
 
-fn old_profiles(
+fn old_profiles<'a>(
     container: &Value,
-    annotated: &impl Fn(&str) -> bool,
+    annotated: &impl Fn(&str) -> Option<&'a Value>,
     template: bool,
     path: &str,
     spec: &Value,
@@ -169,16 +180,19 @@ fn old_profiles(
     let name = container.text("name");
     let mut told = Vec::new();
     let key = format!("{SECCOMP_CONTAINER}{name}");
-    if annotated(&key) && !container.has("securityContext.seccompProfile") {
+    if annotated(&key).is_some() && !container.has("securityContext.seccompProfile") {
         told.push(format!("{path}[{key}]: {SECCOMP}"));
     }
-    let key = format!("{APP_ARMOR}{name}");
-    let said =
-        container.has("securityContext.appArmorProfile") || spec.has("securityContext.appArmorProfile");
-    if template && annotated(&key) && !said {
-        told.push(format!(
-            "{path}[{key}]: deprecated since v1.30; use the \"appArmorProfile\" field instead"
-        ));
+    let key = format!("{}{name}", app_armor::ANNOTATION);
+    // Pods are told of it before their annotations are carried into fields.
+    if template && annotated(&key).is_some() && !container.has("securityContext.appArmorProfile") {
+        let said = annotated(&key)
+            .and_then(Value::as_str)
+            .and_then(app_armor::profile);
+        let pods = spec.at("securityContext.appArmorProfile");
+        if pods.is_null() || said.as_ref() != Some(pods) {
+            told.push(app_armor::deprecated(path, &key));
+        }
     }
     told
 }

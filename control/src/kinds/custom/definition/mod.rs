@@ -2,6 +2,7 @@
 //!
 //! Paths in errors are upstream's internal ones: what all versions have in common is told as `spec.validation`,
 //! `spec.subresources`, `spec.additionalPrinterColumns`.
+mod approval;
 mod authority;
 mod conversion;
 mod selectable;
@@ -29,6 +30,7 @@ pub(in crate::kinds) static RULES: Rules = Rules {
     validate_update,
     ..Rules::PLAIN
 };
+pub use approval::approval;
 pub use authority::has_good_authority;
 use validate::{validate_create, validate_update};
 

@@ -2,16 +2,14 @@
 //!
 //! Paths in errors are upstream's internal ones: what all versions have in common is told as `spec.validation`,
 //! `spec.subresources`, `spec.additionalPrinterColumns`.
-use super::authority;
 use super::conversion::conversion;
 use super::version::{Common, common_errors, version_errors};
+use super::{approval, authority};
 use crate::kinds::error::{FieldError, FieldErrors, new_among};
 use crate::kinds::names;
 use crate::kinds::view::View;
 use serde_json::{Value, json};
 use std::collections::HashSet;
-
-const APPROVAL: &str = "api-approved.kubernetes.io";
 
 const IMMUTABLE: &str = "field is immutable";
 
@@ -22,7 +20,7 @@ pub(super) fn validate_create(object: &Value) -> FieldErrors {
         object.at("status.acceptedNames"),
         "status.acceptedNames",
     ));
-    errors.extend(approval(object, None));
+    errors.extend(approval::error(object, None));
     errors.extend(preserve(object));
     errors
 }
@@ -45,7 +43,7 @@ pub(super) fn validate_update(subresource: Option<&str>, new: &Value, old: &Valu
     if !old.has("metadata.deletionTimestamp") {
         errors.extend(stored_versions(new));
     }
-    errors.extend(approval(new, Some(old)));
+    errors.extend(approval::error(new, Some(old)));
     errors.extend(preserve(new));
     errors
 }
@@ -240,43 +238,6 @@ fn label(name: &str, path: &str, words: &str, form: impl Fn(&str) -> String) -> 
     let complaints = names::label_1035(&form(name));
     let bad = !name.is_empty() && !complaints.is_empty();
     bad.then(|| FieldError::invalid(path, name, format!("{words}{}", complaints.join(","))))
-}
-
-/// Groups of the Kubernetes community say who approved their API.
-fn approval(object: &Value, old: Option<&Value>) -> Option<FieldError> {
-    let group = object.text("spec.group");
-    let protected = ["k8s.io", "kubernetes.io"]
-        .iter()
-        .any(|domain| group == *domain || group.ends_with(&format!(".{domain}")));
-    let said = |object: &Value| {
-        object["metadata"]["annotations"][APPROVAL]
-            .as_str()
-            .map(str::to_owned)
-    };
-    let (now, before) = (said(object), old.map(said));
-    if !protected || before.is_some_and(|before| before == now) {
-        return None;
-    }
-    let path = format!("metadata.annotations[{APPROVAL}]");
-    let see = "see https://github.com/kubernetes/enhancements/pull/1111";
-    match now.as_deref().unwrap_or_default() {
-        "" => Some(FieldError::required(
-            path,
-            format!("protected groups must have approval annotation {APPROVAL:?}, {see}"),
-        )),
-        text if text.starts_with("unapproved") => None,
-        text => match text.parse::<http::Uri>() {
-            Ok(uri) if uri.scheme().is_some() && uri.host().is_some() => None,
-            _ => Some(FieldError::invalid(
-                path,
-                text,
-                format!(
-                    "protected groups must have approval annotation {APPROVAL:?} with either a URL or a reason \
-                     starting with \"unapproved\", {see}"
-                ),
-            )),
-        },
-    }
 }
 
 fn preserve(object: &Value) -> Option<FieldError> {
