@@ -222,20 +222,24 @@ impl Held {
 
     /// Whether this device is mounted. Another one that was, of a volume that had the name before, is unmounted if it can be.
     fn has(&self, disk: &Disk) -> Result<bool, Cause> {
-        for last in [false, true] {
-            let all = mounts::of_devices().map_err(at("look at", &self.point))?;
-            let Some(there) = all.into_iter().find(|mount| mount.point == self.point) else {
-                return Ok(false);
-            };
-            if is_same(Path::new(&there.source), &disk.device) {
-                return Ok(true);
-            }
-            if last {
-                return Err(Cause::Occupied(there.source));
-            }
-            self.release().map_err(at("unmount", &self.point))?;
+        let Some(source) = self.source()? else {
+            return Ok(false);
+        };
+        if is_same(Path::new(&source), &disk.device) {
+            return Ok(true);
         }
-        Ok(false)
+        self.release().map_err(at("unmount", &self.point))?;
+        match self.source()? {
+            Some(source) => Err(Cause::Occupied(source)),
+            None => Ok(false),
+        }
+    }
+
+    /// What is mounted there.
+    fn source(&self) -> Result<Option<String>, HostError> {
+        let all = mounts::of_devices().map_err(at("look at", &self.point))?;
+        let there = all.into_iter().find(|mount| mount.point == self.point);
+        Ok(there.map(|mount| mount.source))
     }
 
     fn mount(&self, disk: &Disk, device: &File, programs: &Programs) -> Result<(), Cause> {

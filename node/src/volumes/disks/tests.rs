@@ -174,6 +174,27 @@ async fn another_file_system_is_not_taken_for_the_one_that_is_asked_for() {
     assert!(refused.ends_with("(what is on it is of type ext4)"), "{refused}");
 }
 
+#[tokio::test]
+async fn another_device_of_the_same_name_is_not_taken_for_it() {
+    let (Some(place), Some(other)) = (Place::new(), Place::new()) else {
+        return;
+    };
+    let agent = place.agent();
+    let target = place.target("a");
+    let held = agent.mount(place.disk(json!({}), false)).await.unwrap();
+    held.show(&target, None).unwrap();
+    let later = Disk {
+        device: PathBuf::from(&other.device),
+        ..place.disk(json!({}), false)
+    };
+    let refused = agent.mount(later.clone()).await.unwrap_err().to_string();
+    let words = format!("{} is mounted there already", place.device);
+    assert!(refused.ends_with(&words), "{refused}");
+    host::remove_tree(&target).unwrap();
+    let held = agent.mount(later.clone()).await.unwrap();
+    assert!(held.has(&later).unwrap());
+}
+
 #[test]
 fn volumes_of_directories_are_no_disks() {
     for path in ["/", "/dev/null", "/nonexistent"] {
