@@ -105,6 +105,10 @@ pub struct AgentArgs {
     /// Pods this node takes at most; the control plane's --node-cidr-mask-size must leave addresses for them [default: 110]
     #[arg(long, value_name = "NUMBER")]
     pub max_pods: Option<u32>,
+    /// Processes and threads that the containers of a Pod may have together, -1 for as many as they like [default: 4096 for each
+    /// container]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub pod_max_pids: Option<i64>,
     /// Port of the node's kubelet API, on all addresses; 10250 is usual. 0 takes any that is free, for several agents live on
     /// one host; the Node object tells the API server which one it is
     #[arg(long, value_name = "PORT", default_value_t = 0)]

@@ -206,7 +206,7 @@ pub fn node_options(
         linux_shim: shims::linux()?,
         wasm_shim: shims::own("wasm-shim")?,
         max_pods: agent.max_pods.unwrap_or(amphipod_node::DEFAULT_MAX_PODS),
-        pids_limit: Some(amphipod_node::DEFAULT_PIDS_LIMIT),
+        pids_limit: amphipod_node::PidsLimit::of(agent.pod_max_pids),
         allowed_unsafe_sysctls: agent.allowed_unsafe_sysctls.clone(),
         static_pod_path: static_pods(data, agent)?,
         pressure: pressure(agent)?,

@@ -42,6 +42,7 @@ use crate::server::configz::configuration;
 use crate::server::{KubeletServer, ServeError, ServerOptions};
 use crate::shutdown::{self, Grace};
 use crate::users::{Users, UsersError};
+use crate::volumes;
 use crate::volumes::tokens::Tokens;
 
 /// Why an agent could not start; each says what to do where something can be done.
@@ -147,6 +148,7 @@ impl Node {
             state,
             evictions,
             csi,
+            disks: volumes::disks::Disks::new(options.data_dir.clone()),
             users,
             cgroups: CgroupFacts::of_host(options.pids_limit),
             boot_id,
@@ -156,6 +158,9 @@ impl Node {
         tasks.spawn(server.stopped());
         if let Err(error) = leftovers::sweep(&ctx) {
             tracing::warn!(%error, "what an earlier agent has left stays");
+        }
+        if let Err(error) = ctx.disks.release_unused() {
+            tracing::warn!(%error, "devices that an earlier agent has mounted stay so");
         }
         shims::dismiss(&ctx.options.run_dir).await;
         shims::sweep(&ctx.options.run_dir).await;

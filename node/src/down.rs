@@ -21,6 +21,7 @@ use crate::options::NodeOptions;
 use crate::pods::cgroup::{PodCgroupError, end_slice};
 use crate::pods::record::{self, Record, RuntimeKind, subdirectories};
 use crate::pods::shims;
+use crate::volumes::disks;
 use crate::volumes::host::{self, HostError};
 
 const SIGKILL: u32 = 9;
@@ -89,6 +90,7 @@ pub async fn down(options: &DownOptions) -> Result<(), DownError> {
     // Nobody is left who would have their drivers take them back: they ran in Pods, as a rule. What lies there stays.
     let staged = options.data_dir.join(csi::STAGING);
     mounts::release_under(&staged).map_err(host::at("unmount what is below", &staged))?;
+    host::remove_tree(&options.data_dir.join(disks::MOUNTS))?;
     images::down(&options.data_dir.join("images"))?;
     network::down(&options.id, &options.run_dir).await?;
     remove_cgroups(&options.cluster).await?;

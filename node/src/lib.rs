@@ -44,4 +44,4 @@ mod walk;
 pub use agent::{Node, StartError, check_ranges};
 pub use client::client;
 pub use down::{DownError, DownOptions, down};
-pub use options::{DEFAULT_MAX_PODS, DEFAULT_PIDS_LIMIT, NodeOptions, NodeTls};
+pub use options::{DEFAULT_MAX_PODS, NodeOptions, NodeTls, PidsLimit};

@@ -53,6 +53,38 @@ fn listed(table: &str) -> impl Iterator<Item = (PathBuf, String)> {
     })
 }
 
+/// A mount and what it is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfDevice {
+    pub point: PathBuf,
+    /// The file system, as `major:minor`: the same for all its mounts.
+    pub device: String,
+    /// What was mounted: the device's path, where there is one.
+    pub source: String,
+}
+
+/// Every mount with its file system.
+///
+/// # Errors
+/// The table cannot be read.
+pub fn of_devices() -> io::Result<Vec<OfDevice>> {
+    let text = fs::read_to_string(TABLE)?;
+    Ok(text.lines().filter_map(of_device).collect())
+}
+
+fn of_device(line: &str) -> Option<OfDevice> {
+    let (mount, what) = line.split_once(" - ")?;
+    let mut fields = mount.split(' ').skip(2);
+    let device = fields.next()?.to_owned();
+    let point = unescape(fields.nth(1)?);
+    let source = unescape(what.split(' ').nth(1)?);
+    Some(OfDevice {
+        point,
+        device,
+        source: source.to_string_lossy().into_owned(),
+    })
+}
+
 /// To whom a mount passes mounts on, and from whom it gets them (mount_namespaces(7), "Shared subtrees").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Peers {
@@ -123,6 +155,14 @@ pub fn release(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Unmounts what is mounted last at `path`, if nobody is at work in it.
+///
+/// # Errors
+/// Somebody is, or the kernel does not.
+pub fn unmount(path: &Path) -> io::Result<()> {
+    Ok(umount2(path, MntFlags::UMOUNT_NOFOLLOW)?)
+}
+
 /// Unmounts what is mounted last at a name in a directory.
 ///
 /// # Errors
@@ -143,6 +183,12 @@ mod tests {
         let expected = [("/mnt2 x", "ext3"), ("/proc", "proc")];
         let expected = expected.map(|(point, kind)| (PathBuf::from(point), kind.to_owned()));
         assert_eq!(listed(table).collect::<Vec<_>>(), expected);
+        let first = table.lines().next().and_then(of_device).unwrap();
+        assert_eq!(
+            (first.device.as_str(), first.source.as_str()),
+            ("98:0", "/dev/root")
+        );
+        assert_eq!(first.point, Path::new("/mnt2 x"));
     }
 
     #[test]

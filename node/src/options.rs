@@ -15,7 +15,41 @@ pub const DEFAULT_MAX_PODS: u32 = 110;
 
 /// Processes and threads a container may have unless told otherwise: more than programs want, fewer than would use up
 /// a host's process numbers (the kernel's least `pid_max` is 32768).
-pub const DEFAULT_PIDS_LIMIT: i64 = 4096;
+const DEFAULT_PIDS_LIMIT: i64 = 4096;
+
+/// How many processes and threads there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PidsLimit {
+    EachContainer(i64),
+    /// All containers of a Pod together.
+    Pod(i64),
+    None,
+}
+
+impl PidsLimit {
+    /// By upstream's `--pod-max-pids`, which limits nothing if it is not above 0.
+    pub fn of(pod_max_pids: Option<i64>) -> Self {
+        match pod_max_pids {
+            None => Self::EachContainer(DEFAULT_PIDS_LIMIT),
+            Some(limit) if limit > 0 => Self::Pod(limit),
+            Some(_) => Self::None,
+        }
+    }
+
+    pub fn of_container(self) -> Option<i64> {
+        match self {
+            Self::EachContainer(limit) => Some(limit),
+            Self::Pod(_) | Self::None => None,
+        }
+    }
+
+    pub fn of_pod(self) -> Option<i64> {
+        match self {
+            Self::Pod(limit) => Some(limit),
+            Self::EachContainer(_) | Self::None => None,
+        }
+    }
+}
 
 /// Everything a [`crate::Node`] needs to start.
 #[derive(Clone)]
@@ -56,8 +90,7 @@ pub struct NodeOptions {
     pub wasm_shim: Vec<OsString>,
     /// Capacity reported as `pods`.
     pub max_pods: u32,
-    /// Processes and threads one container may have; `None` for no limit.
-    pub pids_limit: Option<i64>,
+    pub pids_limit: PidsLimit,
     /// Kernel settings beyond the safe ones that Pods may choose: names, and beginnings that end with `*`.
     pub allowed_unsafe_sysctls: Vec<String>,
     /// Manifests of static Pods: a directory, or one file.
@@ -80,5 +113,27 @@ impl NodeOptions {
     /// The default command words of a shim: this executable's `subcommand`.
     pub fn own_shim(subcommand: &str) -> std::io::Result<Vec<OsString>> {
         Ok(vec![std::env::current_exe()?.into_os_string(), subcommand.into()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_are_limited_by_container_or_by_pod() {
+        for (given, container, pod) in [
+            (None, Some(4096), None),
+            (Some(-1), None, None),
+            (Some(0), None, None),
+            (Some(100), None, Some(100)),
+        ] {
+            let limit = PidsLimit::of(given);
+            assert_eq!(
+                (limit.of_container(), limit.of_pod()),
+                (container, pod),
+                "{given:?}"
+            );
+        }
     }
 }

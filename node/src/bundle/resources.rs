@@ -9,6 +9,7 @@ use oci_spec::runtime::{
 };
 
 use crate::hugepages;
+use crate::options::PidsLimit;
 use crate::quantity;
 
 /// Length of a CFS period in microseconds; upstream's default.
@@ -28,6 +29,8 @@ pub struct CgroupFacts {
     pub oom_group: bool,
     /// Processes and threads a container may have; `None` where nothing limits them.
     pub pids: Option<i64>,
+    /// The same of a Pod.
+    pub pod_pids: Option<i64>,
     /// Huge pages can be limited.
     pub huge_pages: bool,
     /// systemd runs the host: it is asked for cgroups.
@@ -36,11 +39,12 @@ pub struct CgroupFacts {
 
 impl CgroupFacts {
     /// Looks at this host. `pids` is the limit wanted.
-    pub fn of_host(pids: Option<i64>) -> Self {
+    pub fn of_host(pids: PidsLimit) -> Self {
         match CgroupHost::discover() {
             Ok(host) => Self {
                 oom_group: host.is_v2() && host.has_controller("memory"),
-                pids: pids.filter(|_| host.has_controller("pids")),
+                pids: pids.of_container().filter(|_| host.has_controller("pids")),
+                pod_pids: pids.of_pod().filter(|_| host.has_controller("pids")),
                 huge_pages: host.has_controller("hugetlb"),
                 systemd: systemd::is_running(),
             },
@@ -223,8 +227,7 @@ mod tests {
                 CgroupFacts {
                     oom_group,
                     pids,
-                    huge_pages: false,
-                    systemd: false,
+                    ..CgroupFacts::default()
                 },
             );
             let group = made

@@ -10,7 +10,7 @@ use super::allocations::Amounts;
 use super::context::Context;
 use super::qos;
 use super::view::PodView;
-use crate::bundle::resources::{PERIOD_MICROS, quota_of, shares_of};
+use crate::bundle::resources::{CgroupFacts, PERIOD_MICROS, quota_of, shares_of};
 
 /// What a Pod may use: its share by what it asks for, and a limit of each resource that all its containers, or the Pod
 /// itself, have one of.
@@ -71,9 +71,17 @@ pub async fn settle(ctx: &Context, pod: PodView<'_>) -> Result<(), PodCgroupErro
     }
 }
 
+/// With what the node itself limits.
+fn of_cgroup(spec: &PodSpec, facts: CgroupFacts) -> Limits {
+    Limits {
+        pids: facts.pod_pids,
+        ..limits(spec)
+    }
+}
+
 /// Limits the cgroup of a Pod, making it when it is not there.
 pub async fn apply(ctx: &Context, pod: PodView<'_>) -> Result<(), PodCgroupError> {
-    let limits = limits(pod.spec);
+    let limits = of_cgroup(pod.spec, ctx.cgroups);
     if ctx.cgroups.systemd {
         let slice = names::pod_slice(&ctx.options.cluster, pod.uid());
         let mut manager = Manager::of_host().await?;
@@ -119,6 +127,19 @@ mod tests {
     fn seen(spec: Value) -> (Option<u64>, Option<i64>, Option<i64>) {
         let made = limits(&serde_json::from_value(spec).unwrap());
         (made.cpu_shares, made.cpu_quota, made.memory)
+    }
+
+    #[test]
+    fn processes_are_limited_as_the_node_says() {
+        let spec: PodSpec = serde_json::from_value(json!({"containers": containers(&[json!({})])})).unwrap();
+        for pod_pids in [None, Some(100)] {
+            let facts = CgroupFacts {
+                pod_pids,
+                ..CgroupFacts::default()
+            };
+            let made = of_cgroup(&spec, facts);
+            assert_eq!((made.pids, made.cpu_shares), (pod_pids, Some(2)));
+        }
     }
 
     fn containers(resources: &[Value]) -> Vec<Value> {

@@ -33,6 +33,7 @@ use crate::options::NodeOptions;
 use crate::pressure::NodeState;
 use crate::users::Users;
 use crate::volumes::SUB_PATHS;
+use crate::volumes::disks::Disks;
 use crate::volumes::persistent::DEVICES;
 use crate::volumes::tokens::Tokens;
 
@@ -70,6 +71,8 @@ pub struct Context {
     pub station: Arc<Station>,
     /// Drivers of volumes.
     pub csi: Csi,
+    /// Devices that are mounted for Pods.
+    pub disks: Disks,
     /// Ids of Pods with a user namespace.
     pub users: Users,
     pub boot_id: String,

@@ -15,6 +15,7 @@ use crate::csi::{self, CsiError};
 use crate::mounts;
 use crate::volumes;
 use crate::volumes::claims::{self, ClaimError, Claimed};
+use crate::volumes::disks::{Disk, DiskError};
 use crate::volumes::host::{self, HostError};
 use crate::volumes::ownership::Group;
 use crate::volumes::persistent::{self, PersistentError, Source};
@@ -34,6 +35,8 @@ pub enum MountingError {
     Device(Box<MountingError>),
     #[error(transparent)]
     Persistent(#[from] PersistentError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     #[error(transparent)]
     Host(#[from] HostError),
     #[error("mounting was given up: {0}")]
@@ -58,6 +61,7 @@ impl MountingError {
                 ("MapVolume.WaitForAttach", "FailedMapVolume")
             }
             Self::Device(_) => ("MapVolume.SetUpDevice", "FailedMapVolume"),
+            Self::Disk(_) => ("MountVolume.MountDevice", "FailedMount"),
             _ => ("MountVolume.SetUp", "FailedMount"),
         }
     }
@@ -123,7 +127,7 @@ async fn set_up_claimed(
             let target = of_csi(&dirs, volume, name)?;
             of_driver(ctx, pod, volume, &claimed, source, &target).await
         }
-        None => files(pod, &claimed, &target).await,
+        None => files(ctx, pod, volume, &claimed, &target).await,
     }
 }
 
@@ -158,11 +162,25 @@ async fn of_driver(
     Ok(())
 }
 
-async fn files(pod: PodView<'_>, claimed: &Claimed, target: &Path) -> Result<(), MountingError> {
+async fn files(
+    ctx: &Context,
+    pod: PodView<'_>,
+    volume: &Volume,
+    claimed: &Claimed,
+    target: &Path,
+) -> Result<(), MountingError> {
+    let of_claim = volume.persistent_volume_claim.as_ref();
+    let read_only = of_claim.and_then(|claim| claim.read_only) == Some(true);
+    let group = group(pod).filter(|_| !read_only);
+    if let Some(disk) = Disk::of(&claimed.volume, read_only) {
+        let held = ctx.disks.mount(disk).await?;
+        let target = target.to_owned();
+        return Ok(tokio::task::spawn_blocking(move || held.show(&target, group)).await??);
+    }
     let source = Source::of(&claimed.volume);
     let name = claimed.volume.metadata.name.clone().unwrap_or_default();
     let source = source.ok_or(PersistentError::Unsupported(name))?;
-    show(source, target, group(pod)).await
+    show(source, target, group).await
 }
 
 /// Mounting may wait for a server, changing a tree for its size.

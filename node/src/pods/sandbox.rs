@@ -358,6 +358,8 @@ pub enum TearDownError {
     Csi(#[from] CsiError),
     #[error(transparent)]
     Users(#[from] UsersError),
+    #[error("unmounting devices was given up: {0}")]
+    Join(#[from] tokio::task::JoinError),
     #[error("failed to end the cgroup of the Pod: {0}")]
     Cgroup(#[from] PodCgroupError),
 }
@@ -372,6 +374,9 @@ pub async fn tear_down(ctx: &Context, pod: PodView<'_>) -> Result<(), TearDownEr
     ctx.csi.unmount_all(&dirs.root).await?;
     volumes::host::remove_tree(&dirs.volumes())?;
     volumes::host::remove_tree(&dirs.devices())?;
+    let disks = ctx.disks.clone();
+    // What is written yet may have to be waited for.
+    tokio::task::spawn_blocking(move || disks.release_unused()).await??;
     image_volumes::release(ctx, pod);
     volumes::host::remove_tree(&dirs.shm())?;
     // Last: whoever gets the ids next must be the only one who has them.

@@ -32,7 +32,7 @@ pub fn configuration(options: &NodeOptions, disk_bytes: u64) -> Value {
         "clusterDomain": DOMAIN,
         "cgroupDriver": if systemd::is_running() { "systemd" } else { "cgroupfs" },
         "maxPods": options.max_pods,
-        "podPidsLimit": options.pids_limit.unwrap_or(-1),
+        "podPidsLimit": options.pids_limit.of_pod().unwrap_or(-1),
         "allowedUnsafeSysctls": options.allowed_unsafe_sysctls,
         "nodeStatusUpdateFrequency": text(STATUS_EVERY),
         "nodeStatusReportFrequency": text(REPORT_EVERY),

@@ -3,8 +3,10 @@
 
 pub mod atomic;
 pub mod claims;
+pub mod disks;
 pub mod host;
 pub mod local_path;
+mod mount_options;
 pub mod ownership;
 pub mod payload;
 pub mod persistent;

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
 use super::host::{self, HostError, at};
+use super::mount_options;
 use super::ownership::{self, Group};
 use crate::mounts;
 
@@ -27,7 +28,7 @@ pub enum PersistentError {
     Absent(PathBuf),
     #[error("{0:?} is not a block device")]
     NoDevice(PathBuf),
-    #[error("{0:?} is a device: this node mounts no file system that lies on a device of a claim")]
+    #[error("{0:?} is a device: only one of a local volume is mounted")]
     Device(PathBuf),
     #[error("mount failed: mounting {source_} on {target}: {error}")]
     Mount {
@@ -179,22 +180,13 @@ fn nfs(
 
 /// Options the kernel has flags for, and the rest as its text.
 fn nfs_options(read_only: bool, options: &[String], address: &str) -> (MsFlags, String) {
-    let mut flags = MsFlags::empty();
-    if read_only {
-        flags |= MsFlags::MS_RDONLY;
-    }
-    let mut words = Vec::new();
-    for option in options {
-        match option.as_str() {
-            "ro" => flags |= MsFlags::MS_RDONLY,
-            "noexec" => flags |= MsFlags::MS_NOEXEC,
-            "nosuid" => flags |= MsFlags::MS_NOSUID,
-            "nodev" => flags |= MsFlags::MS_NODEV,
-            "noatime" => flags |= MsFlags::MS_NOATIME,
-            "rw" => {}
-            other => words.push(other.replacen("nfsvers=", "vers=", 1)),
-        }
-    }
+    let (mut flags, words) = mount_options::split(options);
+    flags.set(
+        MsFlags::MS_RDONLY,
+        read_only || flags.contains(MsFlags::MS_RDONLY),
+    );
+    let words = words.iter().map(|word| word.replacen("nfsvers=", "vers=", 1));
+    let mut words: Vec<String> = words.collect();
     if !words.iter().any(|word| word.starts_with("vers=")) {
         words.insert(0, NFS_VERSION.to_owned());
     }
