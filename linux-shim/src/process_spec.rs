@@ -19,7 +19,8 @@ use crate::spec::SpecError;
 
 /// All hooks. Those of `prestart` come before those of `createRuntime`, which replaced them. Those outside of the
 /// container's root are where the bundle is, as with crun; those inside where the program will be. The specification does
-/// not say what one has that names no environment: that of who runs it, as with runc and crun.
+/// not say what one has that names no environment: what runs on the host's files has ours, never one that an image may have
+/// chosen (CVE-2025-23266), and what runs in the container that of its program, as with runc.
 pub fn hooks(spec: &Spec, bundle: &Path) -> Result<Hooks, SpecError> {
     let Some(given) = spec.hooks() else {
         return Ok(Hooks::default());
@@ -31,21 +32,20 @@ pub fn hooks(spec: &Spec, bundle: &Path) -> Result<Hooks, SpecError> {
     let outside = |list| read(list, Some(bundle));
     let mut runtime = outside(given.prestart())?;
     runtime.extend(outside(given.create_runtime())?);
-    let mut create_container = outside(given.create_container())?;
     let mut start_container = read(given.start_container(), None)?;
-    for hook in create_container.iter_mut().chain(&mut start_container) {
+    for hook in &mut start_container {
         hook.env.get_or_insert_with(|| process_env(spec));
     }
     Ok(Hooks {
         runtime,
-        create_container,
+        create_container: outside(given.create_container())?,
         start_container,
         poststart: outside(given.poststart())?,
         poststop: outside(given.poststop())?,
     })
 }
 
-/// A hook in the container's namespaces that names no environment has that of the container's program, as with runc.
+/// That of the container's program.
 fn process_env(spec: &Spec) -> Vec<String> {
     let process = spec.process().as_ref();
     process.and_then(|p| p.env().clone()).unwrap_or_default()

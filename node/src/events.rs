@@ -216,7 +216,10 @@ pub fn node_reference_of(name: &str) -> ObjectReference {
 }
 
 /// What makes two events the same.
-type Key = (String, String, Severity, &'static str, String);
+type Key = (Source, String, Severity, &'static str, String);
+
+/// The component, and the object's kind, namespace, name and uid.
+type Source = (&'static str, [String; 4]);
 
 struct Known {
     name: String,
@@ -227,7 +230,7 @@ struct Writer {
     client: Client,
     host: String,
     known: HashMap<Key, Known>,
-    correlator: Correlator<(String, Severity, &'static str)>,
+    correlator: Correlator<(Source, Severity), &'static str>,
 }
 
 impl Writer {
@@ -252,15 +255,12 @@ impl Writer {
         if event.topic.is_some() {
             return Some(event);
         }
-        let (uid, now) = (event.object.uid.clone().unwrap_or_default(), Instant::now());
-        if self
-            .correlator
-            .combines((uid.clone(), event.severity, event.reason), &event.message, now)
-        {
+        let (of, now) = ((source(&event), event.severity), Instant::now());
+        if self.correlator.combines(&of, event.reason, &event.message, now) {
             event.message.insert_str(0, COMBINED);
             event.topic = Some(COMBINED.to_owned());
         }
-        self.correlator.lets(&uid, now).then_some(event)
+        self.correlator.lets(of, now).then_some(event)
     }
 
     async fn write(&mut self, event: Happening, message: String) -> Result<(), kube::Error> {
@@ -321,16 +321,26 @@ impl Writer {
 }
 
 fn key(event: &Happening, message: &str) -> Key {
-    let uid = event.object.uid.clone().unwrap_or_default();
     let is_combined = event.topic.as_deref() == Some(COMBINED);
-    let path = event
-        .object
-        .field_path
-        .clone()
-        .filter(|_| !is_combined)
-        .unwrap_or_default();
+    let path = event.object.field_path.clone().filter(|_| !is_combined);
     let same = event.topic.as_deref().unwrap_or(message).to_owned();
-    (uid, path, event.severity, event.reason, same)
+    (
+        source(event),
+        path.unwrap_or_default(),
+        event.severity,
+        event.reason,
+        same,
+    )
+}
+
+/// Who tells of what. Not every object is told with its uid.
+fn source(event: &Happening) -> Source {
+    let object = &event.object;
+    let parts = [&object.kind, &object.namespace, &object.name, &object.uid];
+    (
+        event.component,
+        parts.map(|part| part.clone().unwrap_or_default()),
+    )
 }
 
 /// Cuts a message at a character within the limit.
@@ -430,6 +440,13 @@ mod tests {
         assert_eq!(told[24].message, "(combined from similar events): image of c24");
         let keys: std::collections::HashSet<Key> = told.iter().map(|one| key(one, &one.message)).collect();
         assert_eq!(keys.len(), 10);
+        let normal = Happening::now(node_reference_of("n"), Severity::Normal, "Killing", "c".into());
+        assert!(
+            writer.correlated(normal).is_some(),
+            "warnings silence warnings only"
+        );
+        let other = Happening::now(node_reference_of("m"), Severity::Warning, "Failed", "c".into());
+        assert!(writer.correlated(other).is_some());
     }
 
     #[test]

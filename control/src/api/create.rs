@@ -1,7 +1,7 @@
 //! How an object comes to be: its name, its place, what is allocated to it, and the write.
 //!
 //! The steps are those of `write`. Refuses to know a kind.
-use super::convert::{reread, stored_form};
+use super::convert::reread;
 use super::owners::{Moment, named_once};
 use super::status::{ApiError, Result};
 use super::strictness::prune;
@@ -216,8 +216,8 @@ async fn rehearse(call: &Call, name: &str, value: &mut Value, owners: Option<&st
     if call.api.store.get(&call.target.key(name)).await?.is_some() {
         return Ok(Creation::NameTaken);
     }
-    let bytes = stored_form(call, value, owners).await?;
-    size::check(&bytes, 0)?;
+    let applied = size::is_applied(value);
+    let bytes = size::fitted(call, value, owners, 0, applied).await?;
     let object = reread(call, &bytes, value.take()).await?;
     Ok(Creation::done(Left::Value(object)))
 }
@@ -231,8 +231,8 @@ async fn store(
     claims: &Claims,
 ) -> Result<Creation> {
     let key = call.target.key(name);
-    let bytes = stored_form(call, value, owners).await?;
-    size::check(&bytes, 0)?;
+    let applied = size::is_applied(value);
+    let bytes = size::fitted(call, value, owners, 0, applied).await?;
     let mut txn = Txn::create(key.clone(), bytes.clone());
     claims.join(&key, &mut txn);
     // Nobody will ask for the tree again: it goes while this processor has it at hand, not after the disk.

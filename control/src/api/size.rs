@@ -1,16 +1,47 @@
 //! How large an object may be that is stored. A body is bounded as it is read; defaults, the record of its owners and statuses come
-//! to it afterwards, and each change of an object is kept whole for a while. Pure.
+//! to it afterwards, and each change of an object is kept whole for a while.
+use super::Call;
+use super::convert::stored_form;
 use super::decode::BODY_LIMIT;
 use super::status::{ApiError, Result};
 use crate::kinds::protobuf;
+use bytes::Bytes;
 use serde_json::Value;
 
 /// What upstream's store takes of an object in its form, which is protobuf where a kind has one (etcd, `--max-request-bytes`).
 const BINARY_LIMIT: usize = 3 << 19;
 
+/// The bytes to store. An object that is too large with the record of its owners is stored without, as upstream's, unless it was
+/// applied, for which that is kept.
+pub async fn fitted(
+    call: &Call,
+    value: &mut Value,
+    owners: Option<&str>,
+    before: usize,
+    applied: bool,
+) -> Result<Bytes> {
+    let bytes = stored_form(call, value, owners).await?;
+    match check(&bytes, before) {
+        Err(_) if !applied => {}
+        checked => return checked.map(|()| bytes),
+    }
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    let bytes = stored_form(call, value, None).await?;
+    check(&bytes, before)?;
+    Ok(bytes)
+}
+
+/// Whether an object is there because it was applied: nobody else owns anything of it yet.
+pub fn is_applied(new: &Value) -> bool {
+    let entries = new["metadata"]["managedFields"].as_array();
+    entries.is_some_and(|all| all.iter().any(|entry| entry["operation"] == "Apply"))
+}
+
 /// Refuses built-in kinds' objects of which upstream's store would have no more, and others that are larger than a body may be. Who
 /// makes an object smaller, of `before` bytes, may: finalizers of a large one can be taken out.
-pub fn check(json: &[u8], before: usize) -> Result<()> {
+fn check(json: &[u8], before: usize) -> Result<()> {
     if json.len() <= BINARY_LIMIT.max(before) {
         return Ok(());
     }

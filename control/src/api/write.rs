@@ -3,7 +3,7 @@
 //! decode → strictness → default → mutating admission → prepare → validate → validating admission → store
 //! (compare-and-swap). Nothing here knows a kind:
 //! what differs is in `kinds` and `admission`.
-use super::convert::{self, reread, stored_form};
+use super::convert::{self, reread};
 use super::decode::BODY_LIMIT;
 use super::object::Object;
 use super::others::settled;
@@ -198,11 +198,10 @@ async fn store_over(
     call: &Call,
     options: Options,
     (current, old): (&Object, &Value),
-    new: Value,
+    mut new: Value,
     claims: &Claims,
 ) -> Result<Replaced> {
-    let bytes = stored_form(call, &new, None).await?;
-    size::check(&bytes, current.line.len())?;
+    let bytes = size::fitted(call, &mut new, None, current.line.len(), options.applied).await?;
     // A write that changes nothing is no write: no revision, no event.
     if claims.is_empty() && current.is_stored_as(&bytes) {
         return Ok(Replaced::Unchanged);

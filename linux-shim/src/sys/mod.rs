@@ -7,6 +7,7 @@ pub mod clone;
 mod entry;
 pub mod mark;
 pub mod mount;
+pub mod names;
 pub mod process;
 pub mod scheduling;
 pub mod socket;

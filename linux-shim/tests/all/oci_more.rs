@@ -102,7 +102,7 @@ fn a_hook_that_fails_after_the_start_ends_the_container_and_one_after_the_end_no
     assert_eq!(fs::read_to_string(told).unwrap(), "one\nlast\n");
 }
 
-/// As the container's program begins with, or, outside of its namespaces, as we do.
+/// As the container's program begins with, or, of a program of the host, as we do: an image chooses the former.
 #[test]
 fn a_hook_without_an_environment_has_that_of_who_runs_it() {
     let Some(mut oci) = oci("hookenv") else { return };
@@ -112,7 +112,7 @@ fn a_hook_without_an_environment_has_that_of_who_runs_it() {
     let given = "test \"$MINE\" = 1 && test -z \"$ONE$CALLER\"";
     for (moment, script) in [
         ("startContainer", inside),
-        ("createContainer", inside),
+        ("createContainer", outside),
         ("prestart", outside),
         ("createRuntime", outside),
         ("poststart", outside),

@@ -19,10 +19,10 @@ const REFILL: Duration = Duration::from_secs(300);
 /// Objects, and reasons of theirs, that are remembered.
 const REMEMBERED: usize = 4096;
 
-/// `K`: what events are alike by.
-pub struct Correlator<K> {
-    alike: HashMap<K, Alike>,
-    objects: HashMap<String, Budget>,
+/// `O`: an object, who tells of it and how bad it is. `R`: why.
+pub struct Correlator<O, R> {
+    alike: HashMap<(O, R), Alike>,
+    objects: HashMap<O, Budget>,
 }
 
 struct Alike {
@@ -35,7 +35,7 @@ struct Budget {
     at: Instant,
 }
 
-impl<K: Eq + Hash> Correlator<K> {
+impl<O: Eq + Hash + Clone, R: Eq + Hash> Correlator<O, R> {
     pub fn new() -> Self {
         Self {
             alike: HashMap::new(),
@@ -44,17 +44,20 @@ impl<K: Eq + Hash> Correlator<K> {
     }
 
     /// Whether this is one of too many messages, which are to be one event.
-    pub fn combines(&mut self, key: K, message: &str, now: Instant) -> bool {
+    pub fn combines(&mut self, object: &O, reason: R, message: &str, now: Instant) -> bool {
         if self.alike.len() >= REMEMBERED {
             self.alike.retain(|_, alike| now - alike.last < ALIKE_WITHIN);
         }
         if self.alike.len() >= REMEMBERED {
             self.alike.clear();
         }
-        let alike = self.alike.entry(key).or_insert_with(|| Alike {
-            messages: HashSet::new(),
-            last: now,
-        });
+        let alike = self
+            .alike
+            .entry((object.clone(), reason))
+            .or_insert_with(|| Alike {
+                messages: HashSet::new(),
+                last: now,
+            });
         if now - alike.last > ALIKE_WITHIN {
             alike.messages.clear();
         }
@@ -66,7 +69,7 @@ impl<K: Eq + Hash> Correlator<K> {
     }
 
     /// Whether one more event of this object may be written.
-    pub fn lets(&mut self, object: &str, now: Instant) -> bool {
+    pub fn lets(&mut self, object: O, now: Instant) -> bool {
         if self.objects.len() >= REMEMBERED {
             self.objects.retain(|_, budget| budget.at(now) < BURST);
         }
@@ -75,7 +78,7 @@ impl<K: Eq + Hash> Correlator<K> {
         }
         let budget = self
             .objects
-            .entry(object.to_owned())
+            .entry(object)
             .or_insert(Budget { left: BURST, at: now });
         *budget = Budget {
             left: budget.at(now),
@@ -100,18 +103,22 @@ impl Budget {
 mod tests {
     use super::*;
 
+    type All = Correlator<&'static str, ()>;
+
     #[test]
     fn the_tenth_message_of_a_kind_and_those_after_it_are_one() {
-        let (mut all, now) = (Correlator::new(), Instant::now());
-        let combined = |all: &mut Correlator<&str>, key, numbers: std::ops::Range<u32>, at| -> Vec<bool> {
-            numbers.map(|i| all.combines(key, &format!("m{i}"), at)).collect()
+        let (mut all, now) = (All::new(), Instant::now());
+        let combined = |all: &mut All, object, numbers: std::ops::Range<u32>, at| -> Vec<bool> {
+            numbers
+                .map(|i| all.combines(&object, (), &format!("m{i}"), at))
+                .collect()
         };
         assert_eq!(combined(&mut all, "a", 0..9, now), [false; 9]);
         assert_eq!(combined(&mut all, "a", 9..12, now), [true; 3]);
         assert_eq!(
             combined(&mut all, "a", 3..5, now),
             [false; 2],
-            "what was told goes on being counted"
+            "those told go on being told"
         );
         assert_eq!(combined(&mut all, "b", 20..22, now), [false; 2]);
         let later = now + ALIKE_WITHIN + Duration::from_secs(1);
@@ -120,9 +127,8 @@ mod tests {
 
     #[test]
     fn an_object_is_heard_25_times_and_then_every_five_minutes() {
-        let (mut all, now) = (Correlator::<()>::new(), Instant::now());
-        let heard =
-            |all: &mut Correlator<()>, object: &str, at| (0..100).filter(|_| all.lets(object, at)).count();
+        let (mut all, now) = (All::new(), Instant::now());
+        let heard = |all: &mut All, object, at| (0..100).filter(|_| all.lets(object, at)).count();
         assert_eq!(heard(&mut all, "a", now), 25);
         assert_eq!(heard(&mut all, "b", now), 25);
         assert_eq!(heard(&mut all, "a", now + REFILL / 2), 0);
@@ -134,8 +140,8 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let (mut all, now) = (Correlator::new(), Instant::now());
         for i in 0..3 * REMEMBERED {
-            all.lets(&i.to_string(), now);
-            all.combines(i, "m", now);
+            all.lets(i, now);
+            all.combines(&i, (), "m", now);
         }
         assert!(all.objects.len() <= REMEMBERED && all.alike.len() <= REMEMBERED);
     }
