@@ -1,7 +1,4 @@
-//! Tells the library which sources it is made from, so that two programs can tell whether they are of one build; and has
-//! the programs linked so that they start soon.
-
-mod link;
+//! Tells the library which sources it is made from, so that two programs can tell whether they are of one build.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,8 +21,6 @@ fn main() -> io::Result<()> {
         fs::read(&file)?.hash(&mut hash);
     }
     println!("cargo:rustc-env=AMPHIPOD_SOURCES={:016x}", hash.finish());
-    println!("cargo:rerun-if-changed=link.rs");
-    link::options();
     Ok(())
 }
 

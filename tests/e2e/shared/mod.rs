@@ -121,23 +121,22 @@ fn built(image: &str, build: Build) -> PathBuf {
     }
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let output = run(Command::new(cargo)
-        .env_remove("RUSTFLAGS")
         .current_dir(root)
         .args([
-            "install",
+            "rustc",
             "--quiet",
             "--locked",
-            "--path",
+            "--release",
+            "--package",
             "workloads",
             "--bin",
             program,
         ])
         .arg("--target-dir")
         .arg(&target)
-        .arg("--root")
-        .arg(&target));
+        .args(["--", "-C", "target-feature=+crt-static"]));
     assert!(output.status.success(), "{output:?}");
-    target.join("bin").join(program)
+    target.join("release").join(program)
 }
 
 /// A static program made of a source in C, by the compiler that building this project needs anyway.
