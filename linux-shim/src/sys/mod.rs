@@ -5,7 +5,6 @@ pub mod bpf;
 pub mod clone;
 pub mod mark;
 pub mod mount;
-pub mod names;
 pub mod process;
 pub mod scheduling;
 pub mod socket;
