@@ -168,7 +168,8 @@ fn a_day_with_kubectl() {
         ],
     );
     kubectl.ok(
-        "describe pod -l app=web",
+        // Of several objects versions from 1.35 on show none unasked.
+        "describe pod -l app=web --show-events",
         &[
             "Successfully assigned default/web-",
             "Started",
