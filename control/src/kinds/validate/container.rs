@@ -53,6 +53,9 @@ struct Around<'a> {
     claims: Vec<&'a str>,
 }
 
+/// A Pod with more would have a status of megabytes, written anew with each of their changes. Upstream takes as many as its store does.
+const CONTAINERS: usize = 4096;
+
 /// All containers of a Pod spec at `path`.
 pub(super) fn containers(spec: &Value, volumes: &Good<'_>, path: impl Display + Copy) -> FieldErrors {
     let around = Around {
@@ -63,6 +66,7 @@ pub(super) fn containers(spec: &Value, volumes: &Good<'_>, path: impl Display + 
     let at = format_args!("{path}.containers");
     let mut errors = match spec.list("containers") {
         [] => vec![FieldError::required(at, "")],
+        many if many.len() > CONTAINERS => vec![FieldError::too_many(at, many.len(), CONTAINERS)],
         _ => main_containers(&around, at),
     };
     errors.extend(init_containers(&around, path));
