@@ -40,6 +40,7 @@ fn main() -> ExitCode {
 fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
     let cli = cli::Cli::parse_from(words);
     cli::init_log(&cli.log);
+    amphipod_linux_shim::ask_built_in_services_only();
     // kube and the OCI client find their TLS provider here; a second call can only find the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

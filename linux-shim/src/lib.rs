@@ -52,6 +52,7 @@ use std::process::ExitCode;
 use amphipod_shim_api::start::{Action, Invocation};
 
 pub use same_build::is_same_build;
+pub use sys::names::ask_built_in_services_only;
 
 /// Says which sources this is built from; answered to `-v`. The same for two programs exactly if they are of one build.
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("AMPHIPOD_SOURCES"));

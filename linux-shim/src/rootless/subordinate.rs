@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use amphipod_shim_api::subordinate_ids::{Entry, entries};
 use nix::unistd::{Gid, Uid, User};
+
+use crate::sys::names::ask_built_in_services_only;
 
 /// Setuid programs that write maps of ranges a user has been given (Debian package `uidmap`).
 const HELPERS: [&str; 2] = ["newuidmap", "newgidmap"];
@@ -24,7 +27,7 @@ pub struct Facts {
 impl Facts {
     pub fn of_this_user() -> Self {
         let uid = Uid::effective();
-        let name = User::from_uid(uid).ok().flatten().map(|user| user.name);
+        let name = name_of(uid);
         let read = |file| {
             let text = fs::read_to_string(file).unwrap_or_default();
             ranges(&text, name.as_deref(), uid.as_raw())
@@ -37,6 +40,21 @@ impl Facts {
             helpers: HELPERS.iter().all(|name| find(name).is_some()),
         }
     }
+}
+
+/// As in /etc/passwd, or in what else the host has for users (LDAP), which its own program knows to ask (getent(1)).
+fn name_of(uid: Uid) -> Option<String> {
+    ask_built_in_services_only();
+    if let Some(user) = User::from_uid(uid).ok().flatten() {
+        return Some(user.name);
+    }
+    let found = Command::new("getent")
+        .args(["passwd", &uid.to_string()])
+        .output()
+        .ok()?;
+    let line = String::from_utf8(found.stdout).ok()?;
+    let (name, _) = line.split_once(':')?;
+    Some(name.to_owned())
 }
 
 impl Facts {

@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod clone;
 pub mod mark;
 pub mod mount;
+pub mod names;
 pub mod process;
 pub mod scheduling;
 pub mod socket;
