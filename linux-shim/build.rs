@@ -1,4 +1,7 @@
-//! Tells the library which sources it is made from, so that two programs can tell whether they are of one build.
+//! Tells the library which sources it is made from, so that two programs can tell whether they are of one build; and has
+//! the programs linked so that they start soon.
+
+mod link;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,6 +24,8 @@ fn main() -> io::Result<()> {
         fs::read(&file)?.hash(&mut hash);
     }
     println!("cargo:rustc-env=AMPHIPOD_SOURCES={:016x}", hash.finish());
+    println!("cargo:rerun-if-changed=link.rs");
+    link::options();
     Ok(())
 }
 

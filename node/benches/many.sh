@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 native=${1:-1000} wasm=${2:-5000}
-amphipod=$PWD/target/release/amphipod
+amphipod=$PWD/target/$(rustc --print host-tuple)/release/amphipod
 home=$(mktemp -d) data=$home/data
 
 mkdir -p "$home/image/bin"

@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 cargo build --release --package amphipod --bin amphipod
 home=$(mktemp -d)
-target/release/amphipod up --data-dir "$home/data" --rm "$@" wasm-shim/benches/pods >"$home/log" 2>&1 &
+"target/$(rustc --print host-tuple)/release/amphipod" up --data-dir "$home/data" --rm "$@" wasm-shim/benches/pods >"$home/log" 2>&1 &
 up=$!
 trap 'kill "$up"; wait "$up" || true; rm -rf "$home"' EXIT
 kubectl() { command kubectl --kubeconfig "$home/data/kubeconfig" "$@"; }

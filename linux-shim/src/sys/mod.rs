@@ -3,6 +3,8 @@
 
 pub mod bpf;
 pub mod clone;
+#[cfg(all(target_arch = "x86_64", target_env = "gnu", target_feature = "crt-static"))]
+mod entry;
 pub mod mark;
 pub mod mount;
 pub mod names;

@@ -121,22 +121,23 @@ fn built(image: &str, build: Build) -> PathBuf {
     }
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let output = run(Command::new(cargo)
+        .env_remove("RUSTFLAGS")
         .current_dir(root)
         .args([
-            "rustc",
+            "install",
             "--quiet",
             "--locked",
-            "--release",
-            "--package",
+            "--path",
             "workloads",
             "--bin",
             program,
         ])
         .arg("--target-dir")
         .arg(&target)
-        .args(["--", "-C", "target-feature=+crt-static"]));
+        .arg("--root")
+        .arg(&target));
     assert!(output.status.success(), "{output:?}");
-    target.join("release").join(program)
+    target.join("bin").join(program)
 }
 
 /// A static program made of a source in C, by the compiler that building this project needs anyway.
