@@ -13,11 +13,7 @@ use std::path::PathBuf;
 
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
-use crate::same_build::is_same_build;
 use crate::sys::mount::{Attributes, clone_tree, set_attributes};
-
-/// The shim as a program of its own.
-const SMALL: &str = "amphipod-linux-shim";
 
 /// A program to execute; valid while this lives, in this process and its children.
 #[derive(Debug)]
@@ -29,20 +25,6 @@ impl GuardedProgram {
     /// Guards the running program.
     pub fn this() -> io::Result<Self> {
         Self::of(&File::open("/proc/self/exe")?)
-    }
-
-    /// Guards the small program beside a larger one of which this shim is a part, if one of this very build is there: it
-    /// does the same, and the loader has a fraction of the work with it.
-    pub fn small() -> io::Result<Option<Self>> {
-        let path = std::env::current_exe()?.with_file_name(SMALL);
-        let program = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
-        };
-        match is_same_build(&program)? {
-            true => Self::of(&program).map(Some),
-            false => Ok(None),
-        }
     }
 
     fn of(program: &File) -> io::Result<Self> {

@@ -161,8 +161,6 @@ struct Call {
     root: PathBuf,
     log: Log,
     standing: Standing,
-    /// How many it was called with.
-    words: usize,
     manager: Manager,
 }
 
@@ -279,7 +277,6 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
             .or_else(|| standing.run_dir().map(|dir| dir.join(RECORDS)))
             .unwrap_or_default(),
         standing,
-        words: words.len(),
         manager,
         log: Log {
             outspoken: standing.makes_do() || has_own_stderr(&global),
@@ -327,28 +324,12 @@ fn guard(call: &Call) {
     }
     let args = std::env::args_os().map(|a| CString::new(a.into_encoded_bytes()));
     let args: Vec<CString> = args.filter_map(Result::ok).collect();
-    if let Some(words) = small_args(&args, call.words)
-        && let Ok(Some(small)) = GuardedProgram::small()
-    {
-        // Comes back where it cannot be executed: then this program can be.
-        let _ = small.execute(&words);
-    }
     let guarded = GuardedProgram::this().map(|program| program.execute(&args));
     let error = match guarded {
         Ok(error) | Err(error) => error,
     };
     call.log
         .warn(&format!("the runtime's program is not guarded: {error}"));
-}
-
-/// What the small program is called with, where this one was called with a word for the shim before `oci` and the last
-/// `words`: then it is a part of a larger one.
-fn small_args(args: &[CString], words: usize) -> Option<Vec<CString>> {
-    match args.len().checked_sub(words)? {
-        // The program's name, `linux-shim`, `oci`.
-        3.. => Some([&args[..1], &args[args.len() - words - 1..]].concat()),
-        _ => None,
-    }
 }
 
 fn run(call: &Call, global: &Parsed) -> Result<u8, OciError> {

@@ -1,18 +1,22 @@
 //! Where a program begins that carries its C library: what relocations will write to (`PT_GNU_RELRO`, elf(5)) is made its own by one
 //! call, and not by a fault for each of its pages, which are 100 in a small program and 500 in `amphipod`. `link.rs` names it to the
-//! linker (`-e`). Refuses to know what the program does.
+//! linker (`-e`). Before that `small.rs` has its turn. Refuses to know what the program does.
 
 use std::mem::offset_of;
 
 use libc::{Elf64_Ehdr, Elf64_Phdr, MADV_POPULATE_WRITE, PT_GNU_RELRO, SYS_madvise};
 
-// SAFETY: runs before anything else, on the stack that the kernel made, and touches neither it nor memory, nor any register that
-// `_start` reads (rsp, rdx: System V ABI, AMD64, 3.4.1). The addresses are the program's own header's, and made of where it lies,
+use super::small::become_small;
+
+// SAFETY: runs before anything else, on the stack that the kernel made, which is aligned as a call needs it, and changes neither
+// it nor what `_start` reads of the registers (rsp, rdx: System V ABI, AMD64, 3.4.1). The addresses are the program's own header's, and made of where it lies,
 // for nothing is relocated yet. A kernel that has no such advice (before 5.14) refuses it, which changes nothing.
 std::arch::global_asm!(
     ".globl amphipod_start",
     "amphipod_start:",
-    "mov r8, rdx",
+    "mov r12, rdx",
+    "mov rdi, rsp",
+    "call {small}",
     "lea r9, [rip + __ehdr_start]",
     "mov r10, [r9 + {table}]",
     "add r10, r9",
@@ -32,9 +36,10 @@ std::arch::global_asm!(
     "mov edx, {populate}",
     "mov eax, {madvise}",
     "syscall",
-    "4: mov rdx, r8",
+    "4: mov rdx, r12",
     "jmp _start",
     ".hidden __ehdr_start",
+    small = sym become_small,
     table = const offset_of!(Elf64_Ehdr, e_phoff),
     count = const offset_of!(Elf64_Ehdr, e_phnum),
     relro = const PT_GNU_RELRO,

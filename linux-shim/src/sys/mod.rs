@@ -10,6 +10,8 @@ pub mod mount;
 pub mod names;
 pub mod process;
 pub mod scheduling;
+#[cfg(all(target_arch = "x86_64", target_env = "gnu", target_feature = "crt-static"))]
+mod small;
 pub mod socket;
 
 use std::io;
