@@ -21,6 +21,8 @@ mod processes;
 mod ranges;
 mod restarts;
 mod shared;
+#[cfg(all(target_arch = "x86_64", target_env = "gnu", target_feature = "crt-static"))]
+mod small_program;
 mod streams;
 mod users;
 mod volumes;
