@@ -368,18 +368,3 @@ fn run(call: &Call, global: &Parsed) -> Result<u8, OciError> {
     }
     .map(|()| 0)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_small_program_is_for_calls_of_a_larger_one() {
-        let args =
-            |line: &str| -> Vec<CString> { line.split(' ').map(|w| CString::new(w).unwrap()).collect() };
-        let small = small_args(&args("/usr/bin/amphipod linux-shim oci create c"), 2);
-        assert_eq!(small, Some(args("/usr/bin/amphipod oci create c")));
-        assert_eq!(small_args(&args("amphipod-linux-shim oci create c"), 2), None);
-        assert_eq!(small_args(&args("amphipod-oci create c"), 2), None);
-    }
-}
