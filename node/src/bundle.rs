@@ -110,11 +110,13 @@ pub fn spec(parts: &Parts<'_>) -> Spec {
     root.set_path("rootfs".into()).set_readonly(Some(read_only));
     let mounts = match parts.runtime {
         Runtime::Native => {
-            let mut mounts = mounts::native(parts.files, parts.volumes, is_privileged(parts.container));
-            if parts.namespaces.user.is_some() {
-                mounts.iter_mut().for_each(mounts::map_ids);
-            }
-            mounts
+            let own_ids = parts.namespaces.user.is_some();
+            mounts::native(
+                parts.files,
+                parts.volumes,
+                is_privileged(parts.container),
+                own_ids,
+            )
         }
         Runtime::Wasm { has_root: true, .. } => mounts::rooted(parts.files, parts.volumes),
         Runtime::Wasm { .. } => mounts::wasm(parts.files, parts.volumes),

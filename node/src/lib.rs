@@ -37,6 +37,7 @@ pub mod shutdown;
 pub mod static_pods;
 mod steady;
 mod sys;
+mod unseen;
 pub mod users;
 pub mod volumes;
 mod walk;

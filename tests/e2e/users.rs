@@ -7,15 +7,18 @@ use std::os::unix::fs::MetadataExt;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use kube::Api;
-use kube::api::{AttachParams, DeleteParams};
+use kube::api::{AttachParams, DeleteParams, LogParams};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
 use crate::cluster::{Cluster, PATIENCE};
+use crate::faults::until as eventually;
 use crate::streams::{is_ready, with_busybox};
+use crate::volumes::remove;
 
 const IMAGE: &str = "amphipod.local/busybox:v1";
+const TOOLBOX: &str = "amphipod.local/toolbox-wasm:v1";
 const SLEEP: [&str; 2] = ["sleep", "1000000"];
 
 fn pod(name: &str, spec: Value) -> Pod {
@@ -209,7 +212,7 @@ async fn volumes_are_as_without(cluster: &Cluster, pods: &Api<Pod>) {
         .join("volumes/disk");
     let owner = |name: &str| fs::metadata(disk.join(name)).map(|m| (m.uid(), m.gid())).unwrap();
     assert_eq!((owner("x"), owner("y")), ((0, 7), (1000, 7)));
-    let of = kube::api::LogParams {
+    let of = LogParams {
         container: Some("a".into()),
         ..Default::default()
     };
@@ -308,5 +311,85 @@ fn canaries() -> Vec<String> {
     owned
         .into_iter()
         .chain(read.map(|path| fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+/// A Pod whose containers show an image, whole and in part: a guest that ends, and two that stay.
+fn with_an_image(name: &str) -> Pod {
+    let of = |name: &str, image: &str| {
+        json!({"name": name, "image": image, "volumeMounts": [
+            {"name": "v", "mountPath": "/v"}, {"name": "v", "mountPath": "/part", "subPath": "bin"}]})
+    };
+    let stays = |name: &str| {
+        let mut container = of(name, IMAGE);
+        container["command"] = json!(SLEEP);
+        container
+    };
+    let mut guest = of("guest", TOOLBOX);
+    guest["args"] = json!(["stat", "-c", "%n", "/v/bin/busybox", "/part/busybox"]);
+    let volumes = json!([{"name": "v", "image": {"reference": IMAGE}}]);
+    let containers = json!([stays("a"), stays("b")]);
+    pod(
+        name,
+        json!({"initContainers": [guest], "containers": containers, "volumes": volumes}),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_as_volumes_belong_to_whom_they_would_without() {
+    let Some(mut cluster) = with_busybox("users: image volumes") else {
+        return;
+    };
+    let wasm = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads/wasm");
+    cluster.push(&wasm.join("toolbox.wasm"), "toolbox-wasm:v1");
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client().await);
+    let mut hosts = with_an_image("hosts");
+    hosts.spec.as_mut().unwrap().host_users = None;
+    run(&pods, &with_an_image("own")).await;
+    run(&pods, &hosts).await;
+    files_of_the_image_are_roots(&pods).await;
+
+    cluster.stop(Signal::SIGKILL);
+    cluster.start(&[]);
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client().await);
+    files_of_the_image_are_roots(&pods).await;
+    for name in ["own", "hosts"] {
+        let uid = pods.get(name).await.unwrap().metadata.uid.unwrap();
+        assert!(!left_of(&cluster, &uid).is_empty(), "{name}");
+        remove(&pods, name).await;
+        eventually("nothing is left of its volumes", async || {
+            left_of(&cluster, &uid).is_empty().then_some(())
+        })
+        .await;
+    }
+}
+
+async fn files_of_the_image_are_roots(pods: &Api<Pod>) {
+    let look = "stat -c %u:%g /v /v/bin/busybox /part/busybox; head -c 4 /part/busybox | wc -c; \
+        touch /v/x || touch /part/x || /v/bin/busybox true || echo sealed";
+    for (name, container) in [("own", "a"), ("own", "b"), ("hosts", "a")] {
+        let said = script(pods, name, container, look).await;
+        assert!(said.starts_with("0:0\n0:0\n0:0\n4\n"), "{name}: {said}");
+        assert_eq!(said.matches("Read-only file system").count(), 2, "{name}: {said}");
+        assert!(said.ends_with("Permission denied\nsealed\n"), "{name}: {said}");
+    }
+    for name in ["own", "hosts"] {
+        let of = LogParams {
+            container: Some("guest".into()),
+            ..LogParams::default()
+        };
+        let seen = pods.logs(name, &of).await.unwrap();
+        assert_eq!(seen, "/v/bin/busybox\n/part/busybox\n", "{name}");
+    }
+}
+
+/// What the host has mounted for a Pod's volumes, and snapshots they stand on.
+fn left_of(cluster: &Cluster, uid: &str) -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts = table.lines().filter(|line| line.contains(uid)).map(str::to_owned);
+    let snapshots = fs::read_dir(cluster.data_dir().join("node/images/snapshots")).unwrap();
+    let snapshots = snapshots.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    mounts
+        .chain(snapshots.filter(|name| name.contains(uid)))
         .collect()
 }

@@ -14,6 +14,8 @@ pub struct Bind {
     /// What is mounted below it is read-only too (KEP-3857).
     pub recursive: bool,
     pub propagation: Propagation,
+    /// It shows the ids of the container's users as it is.
+    pub idmapped: bool,
 }
 
 /// `mountPropagation` of a volume mount.
@@ -33,10 +35,12 @@ impl Bind {
             read_only,
             recursive: false,
             propagation: Propagation::None,
+            idmapped: false,
         }
     }
 
-    fn mount(&self) -> Mount {
+    /// Where the container has ids of its own (`own_ids`), what belongs to 0 there belongs to its root (OCI runtime-spec, `idmap`).
+    fn mount(&self, own_ids: bool) -> Mount {
         let propagation = match self.propagation {
             Propagation::None => "rprivate",
             Propagation::HostToContainer => "rslave",
@@ -47,20 +51,12 @@ impl Bind {
             (true, false) => "ro",
             (false, _) => "rw",
         };
-        let mut mount = mount(&self.destination, "bind", &["rbind", propagation, access]);
+        let map = (own_ids && !self.idmapped).then_some("idmap");
+        let options: Vec<&str> = ["rbind", propagation, access].into_iter().chain(map).collect();
+        let mut mount = mount(&self.destination, "bind", &options);
         mount.set_source(Some(self.source.clone()));
         mount
     }
-}
-
-/// Lets a bind mount show the container's own ids (OCI runtime-spec, `idmap`): what belongs to 0 there belongs to its root.
-pub fn map_ids(mount: &mut Mount) {
-    if mount.typ().as_deref() != Some("bind") {
-        return;
-    }
-    let mut options = mount.options().clone().unwrap_or_default();
-    options.push("idmap".to_owned());
-    mount.set_options(Some(options));
 }
 
 fn mount(destination: &Path, kind: &str, options: &[&str]) -> Mount {
@@ -106,10 +102,11 @@ fn kernel(privileged: bool) -> Vec<Mount> {
     ]
 }
 
-/// All mounts of a native container: `files` unless a volume takes their place, then volumes, outer before inner.
-pub fn native(files: &[Bind], volumes: &[Bind], privileged: bool) -> Vec<Mount> {
+/// All mounts of a native container, which may have ids of its own: `files` unless a volume takes their place, then volumes,
+/// outer before inner.
+pub fn native(files: &[Bind], volumes: &[Bind], privileged: bool, own_ids: bool) -> Vec<Mount> {
     let mut all = kernel(privileged);
-    all.extend(binds(files, volumes));
+    all.extend(binds(files, volumes, own_ids));
     all
 }
 
@@ -120,21 +117,21 @@ const NAMES: &[&str] = &["/etc/hosts", "/etc/resolv.conf"];
 pub fn rooted(files: &[Bind], volumes: &[Bind]) -> Vec<Mount> {
     let is_kernels = |file: &&Bind| file.destination == Path::new("/dev/shm");
     let files: Vec<Bind> = files.iter().filter(|file| !is_kernels(file)).cloned().collect();
-    binds(&files, volumes)
+    binds(&files, volumes, false)
 }
 
 /// The mounts of a Wasm container without a root: every directory becomes a preopen, there is no kernel to show.
 pub fn wasm(files: &[Bind], volumes: &[Bind]) -> Vec<Mount> {
     let is_names = |file: &&Bind| NAMES.iter().any(|path| file.destination == Path::new(path));
     let names: Vec<Bind> = files.iter().filter(is_names).cloned().collect();
-    binds(&names, volumes)
+    binds(&names, volumes, false)
 }
 
-fn binds(files: &[Bind], volumes: &[Bind]) -> Vec<Mount> {
+fn binds(files: &[Bind], volumes: &[Bind], own_ids: bool) -> Vec<Mount> {
     let free = |file: &&Bind| volumes.iter().all(|v| v.destination != file.destination);
     let mut chosen: Vec<&Bind> = files.iter().filter(free).chain(volumes).collect();
     chosen.sort_by_key(|bind| bind.destination.components().count());
-    chosen.into_iter().map(Bind::mount).collect()
+    chosen.into_iter().map(|bind| bind.mount(own_ids)).collect()
 }
 
 #[cfg(test)]
@@ -152,7 +149,7 @@ mod tests {
             Bind::new("/v/2", "/data", false),
             Bind::new("/v/3", "/etc/hosts", true),
         ];
-        let made: Vec<_> = binds(&files, &volumes)
+        let made: Vec<_> = binds(&files, &volumes, false)
             .iter()
             .map(|m| {
                 (
@@ -175,10 +172,26 @@ mod tests {
         let option = |read_only, recursive| {
             let mut bind = Bind::new("/v", "/d", read_only);
             bind.recursive = recursive;
-            bind.mount().options().clone().unwrap_or_default().pop()
+            bind.mount(false).options().clone().unwrap_or_default().pop()
         };
         assert_eq!(option(false, false).as_deref(), Some("rw"));
         assert_eq!(option(true, false).as_deref(), Some("ro"));
         assert_eq!(option(true, true).as_deref(), Some("rro"));
+    }
+
+    #[test]
+    fn ids_are_mapped_once() {
+        for (own_ids, idmapped, expected) in [
+            (false, false, false),
+            (true, false, true),
+            (false, true, false),
+            (true, true, false),
+        ] {
+            let mut bind = Bind::new("/v", "/d", true);
+            bind.idmapped = idmapped;
+            let options = bind.mount(own_ids).options().clone().unwrap_or_default();
+            let is_mapped = options.iter().any(|option| option == "idmap");
+            assert_eq!(is_mapped, expected, "{own_ids} {idmapped}");
+        }
     }
 }

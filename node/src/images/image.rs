@@ -87,6 +87,13 @@ where
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
+impl Image {
+    /// Whether it is a Wasm module alone, which has no files.
+    pub fn is_artifact(&self) -> bool {
+        self.module.is_some() && self.layers.is_empty()
+    }
+}
+
 /// What a container starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rootfs {

@@ -279,8 +279,7 @@ impl Images {
     /// The image is no longer complete, or the disk fails.
     pub fn prepare(&self, image: &Image, key: &str, owner: Option<u32>) -> Result<Rootfs, StoreError> {
         let layout = &self.inner.layout;
-        let is_artifact = image.module.is_some() && image.layers.is_empty();
-        let mounts = match is_artifact {
+        let mounts = match image.is_artifact() {
             true => Vec::new(),
             false => vec![snapshot::prepare(layout, image, key, owner)?],
         };
@@ -296,6 +295,18 @@ impl Images {
             },
             ImageKind::Native => Rootfs::Native { mounts },
         })
+    }
+
+    /// Directories that show the files of `image` when they are laid on each other, the first on top; for a volume that the store
+    /// knows by `key`, until it is released. A Wasm artifact has none.
+    ///
+    /// # Errors
+    /// As for `prepare`.
+    pub fn show(&self, image: &Image, key: &str) -> Result<Vec<PathBuf>, StoreError> {
+        match image.is_artifact() {
+            true => Ok(Vec::new()),
+            false => snapshot::show(&self.inner.layout, image, key),
+        }
     }
 
     /// Whether the file that `image` has at the first of `places` where it has one is WebAssembly.

@@ -33,20 +33,8 @@ pub fn prepare(layout: &Layout, image: &Image, key: &str, owner: Option<u32>) ->
         format!("upperdir={}", upper.display()),
         format!("workdir={}", work.display()),
     ];
-    let bytes = options.join(",").len();
-    if bytes > MAX_OPTION_BYTES {
-        let (image, count) = (image.reference.clone(), image.layers.len());
-        return Err(StoreError::TooManyLayers {
-            image,
-            count,
-            bytes,
-            limit: MAX_OPTION_BYTES,
-        });
-    }
-    fs::create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
-    let layers_file = dir.join(LAYERS_FILE);
-    let list = serde_json::json!(image.layers).to_string();
-    write_of_this_boot(&layers_file, list.as_bytes()).map_err(StoreError::io("write", &layers_file))?;
+    bounded(image, options.join(",").len())?;
+    found(&dir, image)?;
     for path in [&upper, &work] {
         fs::create_dir_all(path).map_err(StoreError::io("create", path))?;
     }
@@ -61,18 +49,48 @@ pub fn prepare(layout: &Layout, image: &Image, key: &str, owner: Option<u32>) ->
     })
 }
 
-/// Options of an overlay that shows `image` itself, by its own ids, with nothing to write to. `dir` gets what its layers only
-/// imply.
-pub fn view(layout: &Layout, image: &Image, dir: &Path) -> Result<String, StoreError> {
+/// Makes or finds the snapshot `key`, which shows `image` itself: its layers, topmost first.
+pub fn show(layout: &Layout, image: &Image, key: &str) -> Result<Vec<PathBuf>, StoreError> {
+    let dir = directory(layout, key)?;
+    found(&dir, image)?;
+    let shown = view(layout, image, &dir.join("view"))?;
+    bounded(image, format!("lowerdir={}", stacked(&shown)).len())?;
+    Ok(shown)
+}
+
+/// Makes the snapshot's directory, which says what it stands on before it does.
+fn found(dir: &Path, image: &Image) -> Result<(), StoreError> {
+    fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+    let layers_file = dir.join(LAYERS_FILE);
+    let list = serde_json::json!(image.layers).to_string();
+    write_of_this_boot(&layers_file, list.as_bytes()).map_err(StoreError::io("write", &layers_file))
+}
+
+fn bounded(image: &Image, bytes: usize) -> Result<(), StoreError> {
+    if bytes <= MAX_OPTION_BYTES {
+        return Ok(());
+    }
+    Err(StoreError::TooManyLayers {
+        image: image.reference.clone(),
+        count: image.layers.len(),
+        bytes,
+        limit: MAX_OPTION_BYTES,
+    })
+}
+
+/// Lower layers of an overlay that shows `image` itself, by its own ids, with nothing to write to. `dir` is the topmost: it gets
+/// what the others only imply.
+pub fn view(layout: &Layout, image: &Image, dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
     fs::set_permissions(dir, Permissions::from_mode(0o755)).map_err(StoreError::io("chmod", dir))?;
     implied::settle(layout, &image.layers, dir, None)?;
     let mut shown = vec![dir.to_owned()];
     shown.extend(lower_dirs(layout, &image.layers)?);
-    Ok(format!("lowerdir={}", stacked(&shown)))
+    Ok(shown)
 }
 
-fn stacked(dirs: &[PathBuf]) -> String {
+/// As the option `lowerdir` has them.
+pub fn stacked(dirs: &[PathBuf]) -> String {
     let dirs: Vec<String> = dirs.iter().map(|path| path.display().to_string()).collect();
     dirs.join(":")
 }

@@ -1,17 +1,14 @@
 //! Directories that an image declares as `VOLUME`: each container has its own, which it may write whatever its root is, with
 //! what the image has there, as containerd's CRI plugin gives them. They are kept in the container's snapshot and go with it.
 //!
-//! The image is mounted to be copied from by a thread that leaves the mount namespace of the process and ends: nobody else sees
-//! the mount, and nothing is left of it when the process is killed.
+//! The image is mounted to be copied from where nobody else sees it, and nothing is left of the mount when the process is killed.
 
 use std::fs::{self, Permissions};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -20,6 +17,7 @@ use super::error::StoreError;
 use super::image::{Image, ImageVolume};
 use super::snapshot;
 use super::unpack::copy_directory;
+use crate::unseen;
 
 /// How often a path is looked up while somebody on the host renames or mounts (openat2(2), EAGAIN).
 const MAX_LOOKUPS: usize = 16;
@@ -50,18 +48,12 @@ pub fn make(
         // What the image does not have is a directory of root's, whatever our umask is.
         fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(StoreError::io("chmod", path))?;
     }
-    let options = snapshot::view(layout, image, &dir.join("view"))?;
+    let shown = snapshot::view(layout, image, &dir.join("view"))?;
+    let options = format!("lowerdir={}", snapshot::stacked(&shown));
     let root = dir.join("image");
     fs::create_dir_all(&root).map_err(StoreError::io("create", &root))?;
-    std::thread::scope(|scope| {
-        let filling = || fill_unseen(&root, &options, image, &volumes);
-        let thread = std::thread::Builder::new().name("volumes".into());
-        let thread = thread
-            .spawn_scoped(scope, filling)
-            .map_err(StoreError::io("start a thread for", &root))?;
-        let panicked = |_| Err(StoreError::io("copy from", &root)(io::Error::other("a panic")));
-        thread.join().unwrap_or_else(panicked)
-    })?;
+    unseen::run("volumes", || fill_all(&root, &options, image, &volumes))
+        .map_err(StoreError::io("make a mount namespace for", &root))??;
     Ok(volumes)
 }
 
@@ -93,13 +85,8 @@ fn clean(path: &Path) -> PathBuf {
     out
 }
 
-/// Leaves the calling thread in a mount namespace of its own: it must do nothing else afterwards.
-fn fill_unseen(root: &Path, options: &str, image: &Image, volumes: &[ImageVolume]) -> Result<(), StoreError> {
-    let none: Option<&str> = None;
-    let namespace = unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)
-        // What the host unmounts meanwhile goes here too; nothing of ours goes there.
-        .and_then(|()| mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none));
-    namespace.map_err(|e| StoreError::io("make a mount namespace for", root)(e.into()))?;
+/// Mounts the image on `root`, which is to be seen by nobody else, and fills the volumes from it.
+fn fill_all(root: &Path, options: &str, image: &Image, volumes: &[ImageVolume]) -> Result<(), StoreError> {
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("overlay"), root, Some("overlay"), flags, Some(options))
         .map_err(|e| StoreError::io("mount the image at", root)(e.into()))?;

@@ -1,7 +1,7 @@
-//! Images as volumes (KEP-4639): the files of an image, read-only, as one mount for the whole Pod. Pulled when the first
-//! container that shows one starts, and refused as its own image would be.
+//! Images as volumes (KEP-4639): the files of an image, read-only, as one mount for the whole Pod; as two, where it has users of
+//! its own and guests, which have not. Pulled when the first container that shows one starts, and refused as its own image would be.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, ImageVolumeSource, Volume};
 
@@ -9,9 +9,9 @@ use super::context::Context;
 use super::failure::StartFailure;
 use super::pull::{self, Wish};
 use super::view::PodView;
-use crate::images::{Image, ImageKind, Images, Rootfs, StoreError};
+use crate::images::{Image, ImageKind, Images, StoreError};
 use crate::mounts;
-use crate::volumes::host;
+use crate::volumes::{Places, host, layers};
 
 /// The images behind the container's mounts.
 fn wanted<'a>(
@@ -26,8 +26,13 @@ fn wanted<'a>(
     volumes.filter_map(|volume| Some((volume.name.as_str(), volume.image.as_ref()?)))
 }
 
-/// Mounts the images that the container shows.
-pub async fn set_up(ctx: &Context, pod: PodView<'_>, container: &Container) -> Result<(), StartFailure> {
+/// Mounts the images that the container shows, where it finds them.
+pub async fn set_up(
+    ctx: &Context,
+    pod: PodView<'_>,
+    container: &Container,
+    places: Places<'_>,
+) -> Result<(), StartFailure> {
     let all = pod.spec.volumes.as_deref().unwrap_or_default();
     for (name, source) in wanted(all, container) {
         let wish = Wish {
@@ -36,22 +41,37 @@ pub async fn set_up(ctx: &Context, pod: PodView<'_>, container: &Container) -> R
             kind: ImageKind::Native,
         };
         let image = pull::present(ctx, pod, container, wish).await?;
-        mount(ctx, pod, name, &image).await?;
+        let volume = ImageVolume {
+            image,
+            key: key(pod.uid(), name, places.users.is_some()),
+            users: places.users.map(Path::to_owned),
+            target: places.image(name),
+        };
+        let mounted = mount(ctx, volume).await?;
+        mounted.map_err(|error| StartFailure::create(format!("image volume {name:?}: {error}")))?;
     }
     Ok(())
 }
 
+/// An image that is to be mounted.
+struct ImageVolume {
+    image: Image,
+    /// What the image store knows the mount by.
+    key: String,
+    /// The user namespace whose root is to have what is root's in the image.
+    users: Option<PathBuf>,
+    target: PathBuf,
+}
+
 /// Mounts a volume's image once. The work keeps the lock to its end, also when nobody waits for it any more.
-async fn mount(ctx: &Context, pod: PodView<'_>, name: &str, image: &Image) -> Result<(), StartFailure> {
-    let target = ctx.dirs(pod).volumes().join(name);
-    let (images, image, key) = (ctx.images.clone(), image.clone(), key(pod.uid(), name));
-    let only_one = ctx.mounting.lock(&key).await;
+async fn mount(ctx: &Context, volume: ImageVolume) -> Result<Result<(), MountError>, StartFailure> {
+    let images = ctx.images.clone();
+    let only_one = ctx.mounting.lock(&volume.key).await;
     let mounting = tokio::task::spawn_blocking(move || {
         let _only_one = only_one;
-        mount_once(&images, &image, &key, &target)
+        mount_once(&images, &volume)
     });
-    let mounted = mounting.await.map_err(StartFailure::create)?;
-    mounted.map_err(|error| StartFailure::create(format!("image volume {name:?}: {error}")))
+    mounting.await.map_err(StartFailure::create)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,38 +84,36 @@ enum MountError {
     NoFiles,
 }
 
-fn mount_once(images: &Images, image: &Image, key: &str, target: &Path) -> Result<(), MountError> {
+fn mount_once(images: &Images, volume: &ImageVolume) -> Result<(), MountError> {
+    let target = &volume.target;
     if mounts::is_point(target).map_err(host::at("look at", target))? {
         return Ok(());
     }
-    let mounts = match images.prepare(image, key, None)? {
-        Rootfs::Native { mounts } | Rootfs::Wasm { mounts, .. } => mounts,
-    };
-    if mounts.is_empty() {
+    let shown = images.show(&volume.image, &volume.key)?;
+    if shown.is_empty() {
         return Err(MountError::NoFiles);
     }
-    for mount in mounts {
-        let (kind, options) = (mount.fs_type.as_str(), mount.options.join(","));
-        host::mount_read_only(&mount.source, kind, &options, target)?;
-    }
-    Ok(())
+    Ok(layers::show(&shown, volume.users.as_deref(), target)?)
 }
 
-/// What the image store knows the mount by.
-fn key(uid: &str, volume: &str) -> String {
-    format!("volume-{uid}-{volume}")
+/// What the image store knows a mount by. The two of one volume may be of different images, if a tag has moved on.
+fn key(uid: &str, volume: &str, idmapped: bool) -> String {
+    // No volume's name has a dot.
+    let kind = if idmapped { ".idmapped" } else { "" };
+    format!("volume-{uid}-{volume}{kind}")
 }
 
 /// Whether the image store knows a volume of the Pod by `key`.
 pub fn is_of(key: &str, uid: &str) -> bool {
-    key.starts_with(&self::key(uid, ""))
+    key.starts_with(&self::key(uid, "", false))
 }
 
 /// Gives the images back, when nothing is mounted any more.
 pub fn release(ctx: &Context, pod: PodView<'_>) {
     let volumes = pod.spec.volumes.iter().flatten();
-    for volume in volumes.filter(|volume| volume.image.is_some()) {
-        let key = key(pod.uid(), &volume.name);
+    let images = volumes.filter(|volume| volume.image.is_some());
+    let keys = images.flat_map(|volume| [false, true].map(|idmapped| key(pod.uid(), &volume.name, idmapped)));
+    for key in keys {
         if let Err(error) = ctx.images.release(&key) {
             tracing::warn!(%error, key, "cannot give back the image of a volume");
         }

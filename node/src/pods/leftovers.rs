@@ -117,6 +117,7 @@ mod tests {
             ("ended", false),
             ("unknown", false),
             ("volume-uid-1-data", true),
+            ("volume-uid-1-data.idmapped", true),
             ("volume-uid-2-data", false),
         ] {
             assert_eq!(is_needed(key, &records, &["uid-1"]), needed, "{key}");

@@ -48,7 +48,7 @@ use crate::files::write_of_this_boot;
 use crate::images::{Image, ImageKind, Mount, Rootfs};
 use crate::removal;
 use crate::users::{IDS_PER_POD, IdRange};
-use crate::volumes;
+use crate::volumes::{self, Places};
 
 /// Why a container waits whose `postStart` failed.
 pub const POST_START_FAILED: &str = "PostStartHookError";
@@ -219,10 +219,18 @@ async fn prepare(
     };
     let identity = identity(ctx, pod, container, image)?;
     let dirs = ctx.dirs(pod);
-    image_volumes::set_up(ctx, pod, container).await?;
+    // A guest has no user namespace: its root is the host's.
+    let users = job.namespaces.user.as_ref();
+    let users = users.filter(|_| image.kind == ImageKind::Native);
+    let places = Places {
+        volumes: &dirs.volumes(),
+        sub_paths: &dirs.sub_paths(),
+        users: users.map(|(path, _)| path.as_path()),
+    };
+    image_volumes::set_up(ctx, pod, container, places).await?;
     let all = pod.spec.volumes.as_deref().unwrap_or_default();
-    let mut volumes = volumes::binds(&dirs.volumes(), &dirs.sub_paths(), all, container, &environment)
-        .map_err(StartFailure::config)?;
+    let volumes = volumes::binds(places, all, container, &environment);
+    let mut volumes = volumes.map_err(StartFailure::config)?;
     if image.kind == ImageKind::Native {
         volumes::propagation::check(&volumes).map_err(StartFailure::create)?;
     }
@@ -237,9 +245,7 @@ async fn prepare(
     let id = hex::encode(rand::random::<[u8; 32]>());
     let message = dirs.attempt(&container.name, job.attempt).join(TERMINATION_FILE);
     let files = roots::files(&dirs, container, &message);
-    // A guest has no user namespace: its root is the host's.
-    let ids = namespaces.ids().filter(|_| image.kind == ImageKind::Native);
-    let owner = ids.map(|ids| ids.first);
+    let owner = users.map(|(_, ids)| ids.first);
     let mounted = files.iter().chain(&volumes);
     let taken = mounted.map(|bind| bind.destination.clone()).collect();
     let made = roots::make(ctx, image, &id, owner, taken).await;

@@ -7,6 +7,7 @@ mod diagnosis;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use amphipod_shim_api::{ShimAddress, TaskClient, TaskError};
@@ -77,6 +78,24 @@ pub fn told(container: &str) -> String {
 /// The same of a Pod of which it is not known yet what runs: its shim keeps that to itself.
 pub const UNTOLD: &str =
     "error determining status: rpc error: code = DeadlineExceeded desc = context deadline exceeded";
+
+/// What has been told of a Pod several of whose containers are asked after at a time: upstream's kubelet asks after all in one go, and
+/// tells once what is wrong with any.
+#[derive(Debug, Default)]
+pub struct ToldOnce(Mutex<Option<Instant>>);
+
+impl ToldOnce {
+    /// Whether it is to be told, `now`, of the silence of one of them. Silences of one time are one; none is asked again before
+    /// its first pause is over.
+    pub fn is_due(&self, now: Instant) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= FIRST_PAUSE);
+        if is_due {
+            *last = Some(now);
+        }
+        is_due
+    }
+}
 
 /// What a shim answers, asked again and again; silent since `begun`. One that keeps silent for too long is ended and asked once
 /// more: nobody answers then. `tell` is called at each silence but the last.
@@ -251,6 +270,23 @@ mod tests {
         ] {
             let next = calls.note(at(begun), at(now), answered);
             assert_eq!(next, expected, "at {now}");
+        }
+    }
+
+    #[test]
+    fn containers_that_are_silent_at_a_time_are_told_of_once() {
+        let start = Instant::now();
+        let told = ToldOnce::default();
+        for (milliseconds, expected) in [
+            (10_000, true),
+            (10_000, false),
+            (10_400, false),
+            (25_000, true),
+            (25_100, false),
+            (45_050, true),
+        ] {
+            let now = start + Duration::from_millis(milliseconds);
+            assert_eq!(told.is_due(now), expected, "after {milliseconds} ms");
         }
     }
 

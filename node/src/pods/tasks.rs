@@ -22,7 +22,7 @@ use super::sandbox::POD_FILE;
 use super::shims;
 use super::start::release;
 use super::status::{UNKNOWN_EXIT_CODE, UNKNOWN_MESSAGE, UNKNOWN_REASON};
-use super::stuck::{self, Next, Unanswered};
+use super::stuck::{self, Next, ToldOnce, Unanswered};
 use super::termination;
 use super::view::PodView;
 use crate::bundle::guest::bounds;
@@ -47,16 +47,17 @@ const LASTED: Duration = Duration::from_secs(5);
 /// What became of a Pod's recorded tasks while nobody watched, but for those that never ran. Takes as long as the slowest of their
 /// shims is waited for.
 pub async fn adopt_all(ctx: &Context, pod: &Pod, records: Vec<Record>) -> Vec<Record> {
-    let adopted = records.into_iter().map(|record| adopt(ctx, pod, record));
+    let told = ToldOnce::default();
+    let adopted = records.into_iter().map(|record| adopt(ctx, pod, record, &told));
     future::join_all(adopted).await.into_iter().flatten().collect()
 }
 
 /// The same of one; `None` when it never ran.
-async fn adopt(ctx: &Context, pod: &Pod, record: Record) -> Option<Record> {
+async fn adopt(ctx: &Context, pod: &Pod, record: Record, told: &ToldOnce) -> Option<Record> {
     if record.exit().is_some() {
         return Some(record);
     }
-    let state = state(ctx, pod, &record);
+    let state = state(ctx, pod, &record, told);
     let Some(state) = ctx.shutdown.run_until_cancelled(state).await else {
         return Some(record);
     };
@@ -74,11 +75,16 @@ async fn adopt(ctx: &Context, pod: &Pod, record: Record) -> Option<Record> {
 
 /// What the shim of an attempt says of it; `None` when its task is nowhere. A shim that does not answer may still run it: it is
 /// not lost before that one has ended.
-async fn state(ctx: &Context, pod: &Pod, record: &Record) -> Option<TaskState> {
+async fn state(ctx: &Context, pod: &Pod, record: &Record, told: &ToldOnce) -> Option<TaskState> {
     let address = record.address.as_ref();
     let client = ctx.tasks.of(address.filter(|_| record.boot_id == ctx.boot_id)?);
     let ask = || client.state(&record.id);
-    let state = stuck::answer_of(client.address(), Instant::now(), ask, || tell_untold(ctx, pod));
+    let tell = || {
+        if told.is_due(Instant::now()) {
+            tell_untold(ctx, pod);
+        }
+    };
+    let state = stuck::answer_of(client.address(), Instant::now(), ask, tell);
     state.await.ok()
 }
 

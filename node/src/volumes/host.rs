@@ -86,14 +86,6 @@ pub fn mount_huge_pages(path: &Path, page: u64) -> Result<(), HostError> {
     .map_err(|e| at("mount huge pages at", path)(e.into()))
 }
 
-/// Mounts a file system that nobody writes to and runs nothing from.
-pub fn mount_read_only(source: &str, kind: &str, options: &str, target: &Path) -> Result<(), HostError> {
-    make_dir(target, 0o755)?;
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some(source), target, Some(kind), flags, Some(options))
-        .map_err(|e| at("mount an image at", target)(e.into()))
-}
-
 /// Removes `dir` with everything in it, and unmounts what is mounted there, of which nothing is removed: that would be
 /// somebody's data. Absent is fine.
 pub fn remove_tree(dir: &Path) -> Result<(), HostError> {

@@ -5,6 +5,7 @@ pub mod atomic;
 pub mod claims;
 pub mod disks;
 pub mod host;
+pub mod layers;
 pub mod local_path;
 mod mount_options;
 pub mod ownership;
@@ -141,10 +142,32 @@ fn project(
 /// Where parts of volumes are mounted, beside the volumes: `<volume>/<container>/<number of the mount>`, as upstream.
 pub const SUB_PATHS: &str = "volume-subpaths";
 
-/// The mounts a container asks for; those of a part of a volume (`subPath`) are made ready in `sub_paths`.
+/// Images as volumes that show the users of a Pod's own, beside the volumes. No volume has this name.
+const IDMAPPED_IMAGES: &str = "idmapped~images";
+
+/// Where a Pod's volumes are for one container.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    pub volumes: &'a Path,
+    /// Where parts of them are made ready.
+    pub sub_paths: &'a Path,
+    /// The Pod's own user namespace, if the container is in it.
+    pub users: Option<&'a Path>,
+}
+
+impl Places<'_> {
+    /// Where the image volume of that name is: an overlay is idmapped by its layers, and so one of its own.
+    pub fn image(&self, name: &str) -> PathBuf {
+        match self.users {
+            Some(_) => self.volumes.join(IDMAPPED_IMAGES).join(name),
+            None => self.volumes.join(name),
+        }
+    }
+}
+
+/// The mounts a container asks for; those of a part of a volume (`subPath`) are made ready.
 pub fn binds(
-    volumes: &Path,
-    sub_paths: &Path,
+    places: Places<'_>,
     all: &[Volume],
     container: &Container,
     environment: &Environment,
@@ -160,7 +183,8 @@ pub fn binds(
             })?;
         let whole = match &volume.host_path {
             Some(host) => PathBuf::from(&host.path),
-            None => place(volumes, volume).map_err(|error| MountError::NoPlace {
+            None if volume.image.is_some() => places.image(&volume.name),
+            None => place(places.volumes, volume).map_err(|error| MountError::NoPlace {
                 volume: volume.name.clone(),
                 why: error.to_string(),
             })?,
@@ -168,7 +192,8 @@ pub fn binds(
         let source = match below(mount, environment)? {
             None => whole,
             Some(below) => {
-                let target = sub_paths
+                let target = places
+                    .sub_paths
                     .join(&volume.name)
                     .join(&container.name)
                     .join(number.to_string());
@@ -185,6 +210,7 @@ pub fn binds(
         let mut bind = Bind::new(source, absolute(&mount.mount_path), read_only);
         bind.propagation = propagation;
         bind.recursive = read_only && is_recursive(mount);
+        bind.idmapped = places.users.is_some() && volume.image.is_some();
         made.push(bind);
     }
     Ok(made)
@@ -268,6 +294,34 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
     use serde_json::json;
 
+    fn places(users: Option<&'static Path>) -> Places<'static> {
+        Places {
+            volumes: Path::new("/v"),
+            sub_paths: Path::new("/s"),
+            users,
+        }
+    }
+
+    #[test]
+    fn an_image_is_elsewhere_for_users_of_a_pods_own_and_idmapped_there() {
+        let volumes =
+            json!([{"name": "i", "image": {"reference": "r.example/i:1"}}, {"name": "d", "emptyDir": {}}]);
+        let volumes: Vec<Volume> = serde_json::from_value(volumes).unwrap();
+        let mounts = json!([{"name": "i", "mountPath": "/i"}, {"name": "d", "mountPath": "/d"}]);
+        let container = json!({"name": "c", "volumeMounts": mounts});
+        let container: Container = serde_json::from_value(container).unwrap();
+        let users = Path::new("/run/user");
+        for (users, source, idmapped) in [(None, "/v/i", false), (Some(users), "/v/idmapped~images/i", true)]
+        {
+            let made = binds(places(users), &volumes, &container, &Environment::default()).unwrap();
+            let image = Bind {
+                idmapped,
+                ..Bind::new(source, "/i", true)
+            };
+            assert_eq!(made, [image, Bind::new("/v/d", "/d", false)]);
+        }
+    }
+
     #[test]
     fn mounts_of_a_container() {
         let volumes: Vec<Volume> = serde_json::from_value(json!([
@@ -278,14 +332,7 @@ mod tests {
             {"name": "d", "mountPath": "/d"}, {"name": "h", "mountPath": "h", "readOnly": true},
             {"name": "c", "mountPath": "/c"}]}))
         .unwrap();
-        let made = binds(
-            Path::new("/v"),
-            Path::new("/s"),
-            &volumes,
-            &container,
-            &Environment::default(),
-        )
-        .unwrap();
+        let made = binds(places(None), &volumes, &container, &Environment::default()).unwrap();
         let expected = [
             Bind::new("/v/d", "/d", false),
             Bind::new("/srv", "/h", true),
@@ -394,14 +441,7 @@ mod tests {
         let container: Container =
             serde_json::from_value(json!({"name": "c", "volumeMounts": [{"name": "x", "mountPath": "/x"}]}))
                 .unwrap();
-        let error = binds(
-            Path::new("/v"),
-            Path::new("/s"),
-            &[],
-            &container,
-            &Environment::default(),
-        )
-        .unwrap_err();
+        let error = binds(places(None), &[], &container, &Environment::default()).unwrap_err();
         assert_eq!(
             error,
             MountError::NoVolume {

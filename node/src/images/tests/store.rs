@@ -395,6 +395,31 @@ fn volumes_of_an_image_have_what_it_has_there() {
     assert_eq!(images.snapshots().unwrap(), [""; 0]);
 }
 
+/// Below what the layers only imply are the layers themselves, or an empty one; a module alone has nothing to show.
+#[test]
+fn what_shows_an_image_is_its_layers() {
+    let dir = tempfile::tempdir().unwrap();
+    let images = open(&dir.path().join("store"), ImagesOptions::default());
+    let tars = [directories(&[("data", 0o750)]), layer(&[("data/in", "x")])];
+    let image = install(&images, "app", &tars);
+    let shown = images.show(&image, "volume-u-v").unwrap();
+    let found: Vec<Vec<String>> = shown.iter().map(|dir| names(dir)).collect();
+    assert_eq!(found, [["data"]; 3]);
+    assert_eq!(names(&shown[0].join("data")), Vec::<String>::new());
+    let mode = fs::metadata(shown[0].join("data")).unwrap().mode();
+    assert_eq!(mode & 0o7777, 0o750, "what is on top has what is said below");
+    let mut bare = install(&images, "bare", &[]);
+    let shown = images.show(&bare, "volume-u-w").unwrap();
+    assert_eq!(
+        shown.iter().map(|dir| names(dir).len()).collect::<Vec<_>>(),
+        [0, 0]
+    );
+    assert_eq!(images.snapshots().unwrap().len(), 2);
+    bare.module = Some(bare.id.clone());
+    assert_eq!(images.show(&bare, "volume-u-x").unwrap(), Vec::<PathBuf>::new());
+    assert_eq!(images.snapshots().unwrap().len(), 2);
+}
+
 /// A second name, a symlink, a whiteout, and a symlink that would lead out.
 fn linked_layer() -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
