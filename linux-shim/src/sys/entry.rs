@@ -6,17 +6,15 @@ use std::mem::offset_of;
 
 use libc::{Elf64_Ehdr, Elf64_Phdr, MADV_POPULATE_WRITE, PT_GNU_RELRO, SYS_madvise};
 
-use super::small::become_small;
-
-// SAFETY: runs before anything else, on the stack that the kernel made, which is aligned as a call needs it, and changes neither
-// it nor what `_start` reads of the registers (rsp, rdx: System V ABI, AMD64, 3.4.1). The addresses are the program's own header's, and made of where it lies,
-// for nothing is relocated yet. A kernel that has no such advice (before 5.14) refuses it, which changes nothing.
+// SAFETY: runs before anything else, on the stack that the kernel made, and leaves it and what `_start` reads of the registers as they
+// were (rsp, rdx: System V ABI, AMD64, 3.4.1). The addresses are the program's own header's, and made of where it lies, for nothing is
+// relocated yet. A kernel that has no such advice (before 5.14) refuses it, which changes nothing.
 std::arch::global_asm!(
     ".globl amphipod_start",
     "amphipod_start:",
     "mov r12, rdx",
     "mov rdi, rsp",
-    "call {small}",
+    "call amphipod_become_small",
     "lea r9, [rip + __ehdr_start]",
     "mov r10, [r9 + {table}]",
     "add r10, r9",
@@ -39,7 +37,6 @@ std::arch::global_asm!(
     "4: mov rdx, r12",
     "jmp _start",
     ".hidden __ehdr_start",
-    small = sym become_small,
     table = const offset_of!(Elf64_Ehdr, e_phoff),
     count = const offset_of!(Elf64_Ehdr, e_phnum),
     relro = const PT_GNU_RELRO,
