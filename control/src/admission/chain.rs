@@ -184,7 +184,10 @@ impl Admission {
     ) -> Result<(), Denial> {
         let objects = self.objects.as_ref();
         if !review.asks() {
-            let held = self.policies.check(objects, review, object, notes).await;
+            let held = self
+                .policies
+                .check((objects, &self.measures.checks), review, object, notes)
+                .await;
             run.part(Plugin::ValidatingAdmissionPolicy, held)?;
         }
         let with = (objects, &self.measures.webhooks);

@@ -94,6 +94,12 @@ impl<const N: usize> Histogram<N> {
         self.sum.fetch_add(amount, Ordering::Relaxed);
     }
 
+    /// How many amounts there were.
+    pub fn count(&self) -> u64 {
+        let counts = self.buckets.iter().chain([&self.larger]);
+        counts.map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
     /// Its samples under that name; none while nothing has been observed.
     pub fn write(&self, name: &str, labels: &[(&'static str, String)], out: &mut Exposition) {
         let counts: Vec<u64> = self.buckets.iter().map(|b| b.load(Ordering::Relaxed)).collect();

@@ -1,12 +1,15 @@
-//! How long admission takes, under upstream's names (`apiserver_admission_…`): its two steps, each plugin, each webhook.
+//! How long admission takes, under upstream's names (`apiserver_admission_…`): its two steps, each plugin, each webhook; and what
+//! policies find amiss.
 //!
 //! Steps and plugins are counted in atomics that are there from the start, with one look at the clock for each, since every
 //! write goes through a dozen of them. A plugin is counted where it is run, which is where it has to do with the resource;
 //! upstream counts those too that look away.
+mod policies;
 mod webhooks;
 
 use super::{Action, Denial};
 use crate::measures::{Exposition, Histogram, Labels, Scale};
+pub(super) use policies::{Amiss, Checks};
 use std::time::{Duration, Instant};
 pub(super) use webhooks::{Called, Said, Webhooks};
 
@@ -128,6 +131,7 @@ pub(super) struct Measures {
     /// In the order of [`Plugin::ALL`].
     plugins: Vec<Timings>,
     pub webhooks: Webhooks,
+    pub checks: Checks,
 }
 
 impl Default for Measures {
@@ -136,6 +140,7 @@ impl Default for Measures {
             steps: Timings::new(),
             plugins: Plugin::ALL.iter().map(|_| Timings::new()).collect(),
             webhooks: Webhooks::default(),
+            checks: Checks::default(),
         }
     }
 }
@@ -164,6 +169,7 @@ impl Measures {
             timings.write(name, &[("name", format!("{plugin:?}"))], out);
         }
         self.webhooks.write(out);
+        self.checks.write(out);
     }
 }
 
@@ -226,7 +232,7 @@ mod tests {
                 .end(Ok(()))
                 .is_ok()
         );
-        drop(measures.begin(Step::Admit, Action::Create));
+        let _abandoned = measures.begin(Step::Admit, Action::Create);
         let mut out = Exposition::default();
         measures.write(&mut out);
         let text = out.finish();
