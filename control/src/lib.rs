@@ -9,6 +9,7 @@ pub mod cel;
 pub mod controllers;
 mod facts;
 pub mod kinds;
+mod measures;
 mod plane;
 pub mod registry;
 mod resource_metrics;

@@ -5,8 +5,8 @@
 use crate::admission::{Admission, PodSecurityLevel, ServiceAddresses};
 use crate::api::subresource::{NodeClient, NodeClientError, ProxyTls};
 use crate::api::{
-    self, Api, Cache, CachedObjects, Definitions, Entrance, Flows, Metrics, OpenApi, Room, Tokens, VERSION,
-    serve,
+    self, Api, Cache, CachedObjects, Definitions, Entrance, Flows, Metrics, OpenApi, Room, Tokens,
+    Unavailable, VERSION, serve,
 };
 use crate::audit::{Audit, LogError, LogOptions, Policy, PolicyError};
 use crate::auth::identity::MASTERS;
@@ -174,6 +174,7 @@ impl ControlPlane {
             addresses,
             pod_security: options.pod_security,
             patience: options.patience,
+            metrics: Metrics::of(tls.connections()),
         };
         let api = build(store.clone(), &pki, rules).await?;
         let (cache, stop) = (api.cache.clone(), server.stop.clone());
@@ -185,7 +186,7 @@ impl ControlPlane {
         server
             .tasks
             .spawn(store::run_compactor(store, server.stop.clone()));
-        let measured = api.resource_metrics.clone();
+        let measured = (api.resource_metrics.clone(), api.metrics.unavailable());
         let router = api::router(api);
         server.tasks.spawn(serve::run(
             listener,
@@ -231,7 +232,7 @@ impl ControlPlane {
         options: &ControlOptions,
         issuer: Arc<TokenIssuer>,
         front_proxy: FrontProxy,
-        measured: Arc<ResourceMetrics>,
+        (measured, unavailable): (Arc<ResourceMetrics>, Arc<Unavailable>),
     ) {
         let stop = &self.clients.stop;
         let watches = Arc::new(Watches::default());
@@ -260,6 +261,7 @@ impl ControlPlane {
             front_proxy: Some(front_proxy),
             node_cidr_mask_size: options.node_cidr_mask_size,
             service_cidr: Some(options.service_cidr),
+            unavailable,
             ..ControllerOptions::new(options.pod_cidr)
         };
         self.clients.tasks.spawn(controllers::run(
@@ -358,6 +360,7 @@ struct Rules {
     /// The level of namespaces without labels.
     pod_security: PodSecurityLevel,
     patience: serve::Patience,
+    metrics: Metrics,
 }
 
 async fn build(store: Arc<dyn Store>, pki: &Pki, rules: Rules) -> Result<Arc<Api>, StartError> {
@@ -387,7 +390,7 @@ async fn build(store: Arc<dyn Store>, pki: &Pki, rules: Rules) -> Result<Arc<Api
         reader: objects.clone(),
         objects,
         tokens,
-        metrics: Metrics::default(),
+        metrics: rules.metrics,
         resource_metrics: Arc::default(),
         entrance: Entrance::default(),
         room: Room::default(),

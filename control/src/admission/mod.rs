@@ -5,6 +5,7 @@
 //! [`crate::kinds::Kind::prepare_create`]; [`Admission::validate`] judges the result and changes nothing. Between them
 //! [`Admission::allocate`] chooses addresses. Refuses to know HTTP: it answers with a [`Denial`].
 mod api_access;
+mod chain;
 mod claim_status;
 mod claims;
 mod classes;
@@ -16,6 +17,7 @@ mod families;
 pub(crate) mod fixtures;
 mod ingress;
 mod limits;
+mod measures;
 mod mountable;
 mod namespace;
 mod nodes;
@@ -43,10 +45,12 @@ pub use services::ServiceAddresses;
 
 use crate::auth::{Authorizer, Identity};
 use crate::kinds::{FieldErrors, Kind, Registry};
+use crate::measures::Exposition;
 use crate::store::{ReadError, Store};
-use rounds::Rounds;
+use measures::Measures;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Why an object may not be stored.
 #[derive(Debug)]
@@ -174,6 +178,8 @@ pub struct Notes {
     pub audit: Vec<(String, String)>,
     /// What webhooks changed, for the audit log where it shows bodies too.
     pub patches: Vec<(String, String)>,
+    /// How long webhooks were waited for.
+    pub waited: Duration,
 }
 
 /// A resource as [`Objects`] is asked for it: group, version and plural.
@@ -227,6 +233,7 @@ pub struct Admission {
     turns: quota::Turns,
     policies: policy::Policies,
     webhooks: webhooks::Webhooks,
+    measures: Measures,
 }
 
 impl Admission {
@@ -242,91 +249,19 @@ impl Admission {
             turns: quota::Turns::default(),
             policies: policy::Policies::default(),
             webhooks: webhooks::Webhooks::default(),
+            measures: Measures::default(),
         }
+    }
+
+    /// Tells how long it takes.
+    pub(crate) fn measured(&self, out: &mut Exposition) {
+        self.measures.write(out);
     }
 
     /// Whether a policy or a webhook may be shown the object before it is stored.
     pub fn shows(&self) -> bool {
         let objects = self.objects.as_ref();
         policy::any(objects) || webhooks::any(objects)
-    }
-
-    /// Completes `object`, or refuses it early.
-    pub async fn mutate(
-        &self,
-        review: &Review<'_>,
-        object: &mut Value,
-        notes: &mut Notes,
-    ) -> Result<(), Denial> {
-        namespace::check(self.objects.as_ref(), review)?;
-        self.change(review, object, notes).await
-    }
-
-    /// Plugins, policies and webhooks, and all of them again where one of the latter two changed something.
-    async fn change(&self, review: &Review<'_>, object: &mut Value, notes: &mut Notes) -> Result<(), Denial> {
-        let mut rounds = Rounds::default();
-        self.round(review, object, notes, &mut rounds).await?;
-        if !rounds.wanted {
-            return Ok(());
-        }
-        rounds.second = true;
-        self.round(review, object, notes, &mut rounds).await
-    }
-
-    async fn round(
-        &self,
-        review: &Review<'_>,
-        object: &mut Value,
-        notes: &mut Notes,
-        rounds: &mut Rounds,
-    ) -> Result<(), Denial> {
-        let objects = self.objects.as_ref();
-        self.complete(review, object)?;
-        if !review.asks() {
-            self.policies.mutate(objects, review, object, rounds).await?;
-        }
-        self.webhooks.mutate(objects, review, object, notes, rounds).await
-    }
-
-    /// The plugins that fill in what a client left out. Idempotent.
-    fn complete(&self, review: &Review<'_>, object: &mut Value) -> Result<(), Denial> {
-        let objects = self.objects.as_ref();
-        match review.resource() {
-            ("", "pods", None) => {
-                limits::default(objects, review, object);
-                pods::admit(objects, review, object)?;
-                tolerations::pod(review, object);
-                priority::pod(objects, review, object)?;
-                runtime_class::pod(objects, review, object)?;
-                topology::pod(objects, review, object);
-                Ok(())
-            }
-            ("", "pods", Some("binding")) => {
-                topology::binding(objects, review, object);
-                Ok(())
-            }
-            ("", "persistentvolumeclaims", None) => {
-                storage::claim(objects, review, object);
-                Ok(())
-            }
-            ("", "nodes", None) => {
-                nodes::taint(review, object);
-                Ok(())
-            }
-            ("", "persistentvolumes", None) => {
-                storage::volume(review, object);
-                Ok(())
-            }
-            ("storage.k8s.io", "volumeattributesclasses", None) => {
-                storage::attributes_class(review, object);
-                Ok(())
-            }
-            ("networking.k8s.io", "ingresses", None) => {
-                ingress::ingress(objects, review, object);
-                Ok(())
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Whether [`Admission::allocate`] has something to choose.
@@ -363,65 +298,6 @@ impl Admission {
             (claim_status::RESOURCE, Action::Update { old }) => claim_status::judge(review, object, old),
             _ => FieldErrors::new(),
         }
-    }
-
-    /// Judges the object as it would be stored. What it claims is added to `claims`, which must be kept until the
-    /// transaction is over.
-    pub async fn validate(
-        &self,
-        store: &dyn Store,
-        review: &Review<'_>,
-        object: &Value,
-        claims: &mut Claims,
-        notes: &mut Notes,
-    ) -> Result<(), Denial> {
-        let objects = self.objects.as_ref();
-        limits::check(objects, review, object)?;
-        if review.resource() == ("scheduling.k8s.io", "priorityclasses", None) {
-            priority::class(objects, review, object)?;
-        }
-        if review.resource() == ("", "persistentvolumeclaims", None) {
-            storage::resize(objects, review, object)?;
-        }
-        if review.resource() == ("", "pods", Some("ephemeralcontainers")) {
-            pods::ephemeral(objects, review, object)?;
-        }
-        if review.resource() == ("", "pods", Some("resize")) {
-            resize::check(objects, review, object)?;
-        }
-        pod_security::check(objects, self.pod_security, review, object, notes)?;
-        if !review.asks() {
-            self.policies.check(objects, review, object, notes).await?;
-        }
-        self.webhooks.validate(objects, review, object, notes).await?;
-        quota::charge(&self.turns, objects, store, review, object, claims).await
-    }
-
-    /// Judges a deletion.
-    pub async fn delete(&self, review: &Review<'_>, notes: &mut Notes) -> Result<(), Denial> {
-        let objects = self.objects.as_ref();
-        namespace::check(objects, review)?;
-        self.policies.check(objects, review, &Value::Null, notes).await?;
-        let mut nothing = Value::Null;
-        // Nothing can be changed of what is nothing, so that there is no second round.
-        let mut rounds = Rounds::default();
-        self.webhooks
-            .mutate(objects, review, &mut nothing, notes, &mut rounds)
-            .await?;
-        self.webhooks.validate(objects, review, &nothing, notes).await
-    }
-
-    /// Completes and judges what a connection is asked for.
-    pub async fn connect(
-        &self,
-        review: &Review<'_>,
-        options: &mut Value,
-        notes: &mut Notes,
-    ) -> Result<(), Denial> {
-        let objects = self.objects.as_ref();
-        self.change(review, options, notes).await?;
-        self.policies.check(objects, review, options, notes).await?;
-        self.webhooks.validate(objects, review, options, notes).await
     }
 
     /// What the removal of `object` gives back.

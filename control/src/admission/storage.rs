@@ -17,7 +17,7 @@ pub const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
 /// Held until no claim and no volume names the class.
 pub const ATTRIBUTES_PROTECTION: &str = "kubernetes.io/vac-protection";
 
-pub(super) fn claim(objects: &dyn Objects, review: &Review<'_>, claim: &mut Value) {
+pub(super) fn class_of(objects: &dyn Objects, claim: &mut Value) {
     let old_class = claim.at("metadata.annotations").get(OLD_CLASS).is_some();
     if !claim.has("spec.storageClassName")
         && !old_class
@@ -25,6 +25,9 @@ pub(super) fn claim(objects: &dyn Objects, review: &Review<'_>, claim: &mut Valu
     {
         claim["spec"]["storageClassName"] = class.into();
     }
+}
+
+pub(super) fn claim(review: &Review<'_>, claim: &mut Value) {
     protect(review, claim, CLAIM_PROTECTION);
 }
 
@@ -96,19 +99,12 @@ mod tests {
             class("b", "2026-01-02T00:00:00Z"),
         ]);
         let mut object = json!({"metadata": {}, "spec": {}});
-        claim(
-            &objects,
-            &review("persistentvolumeclaims", Action::Create),
-            &mut object,
-        );
+        class_of(&objects, &mut object);
+        claim(&review("persistentvolumeclaims", Action::Create), &mut object);
         assert_eq!(object["spec"]["storageClassName"], "b");
         assert_eq!(object["metadata"]["finalizers"], json!([CLAIM_PROTECTION]));
         let mut none = json!({"metadata": {}, "spec": {"storageClassName": ""}});
-        claim(
-            &objects,
-            &review("persistentvolumeclaims", Action::Create),
-            &mut none,
-        );
+        class_of(&objects, &mut none);
         assert_eq!(none["spec"]["storageClassName"], "");
     }
 

@@ -20,7 +20,9 @@ const EXTRA_SPACE: &str =
 
 /// The user, or 401. The token is taken out of the request: no backend is to see it.
 pub fn identify(api: &Api, parts: &mut Parts) -> Result<Identity> {
-    let who = known(api, parts)?.ok_or_else(ApiError::unauthorized);
+    let found = known(api, parts);
+    api.metrics.access.came(found.as_ref().map(Option::as_ref));
+    let who = found?.ok_or_else(ApiError::unauthorized);
     let who = who.map_err(|error| error.after(warnings(parts)))?;
     parts.headers.remove(AUTHORIZATION);
     forget_token(&mut parts.headers);
@@ -30,7 +32,9 @@ pub fn identify(api: &Api, parts: &mut Parts) -> Result<Identity> {
 /// The user where nobody need be known, who is then [`Identity::anonymous`]. Credentials that are no good are 401 there
 /// too, as upstream.
 pub fn anybody(api: &Api, parts: &Parts) -> Result<Identity> {
-    Ok(known(api, parts)?.unwrap_or_else(Identity::anonymous))
+    let found = known(api, parts).map(|found| found.unwrap_or_else(Identity::anonymous));
+    api.metrics.access.came(found.as_ref().map(Some));
+    found
 }
 
 /// What is to be said of credentials that nobody takes for any.

@@ -3,6 +3,7 @@
 //! Knows nothing of how any verb is carried out.
 use super::decode::Incoming;
 use super::flows::{Flow, Table};
+use super::metrics::Waited;
 use super::others::Others;
 use super::query::Query;
 use super::record::Record;
@@ -39,6 +40,11 @@ pub struct Reply {
     pub allowed: bool,
     /// The answer is a document of this API: neither a stream nor somebody else's.
     pub document: bool,
+    /// It came to who answers for its resource.
+    pub received: bool,
+    /// It was ended, or not begun, to protect the server.
+    pub terminated: bool,
+    pub waited: Waited,
 }
 
 pub async fn dispatch(
@@ -54,7 +60,10 @@ pub async fn dispatch(
         None => answer.await,
         Some(within) => {
             let answer = tokio::time::timeout(within, answer).await;
-            answer.unwrap_or_else(|_| Err(ApiError::took_too_long()))
+            answer.unwrap_or_else(|_| {
+                reply.terminated = true;
+                Err(ApiError::took_too_long())
+            })
         }
     }
 }
@@ -70,8 +79,7 @@ async fn answered(
     }
     let who = acting(&api, &mut parts, record)?;
     if let Some(remote) = aggregate::find(&api, parts.uri.path()) {
-        let flow = &mut reply.flow;
-        return aggregate::serve(&api, &remote, &who, (parts, body), (record, flow)).await;
+        return aggregate::serve(&api, &remote, &who, (parts, body), (record, reply)).await;
     }
     let watched = route::watched(&mut parts.uri)?;
     let route = find(&api, parts.uri.path()).await?;
@@ -144,7 +152,7 @@ async fn of_path(
         // Whoever may not is not told that there is none.
         Some(asked) if !matches!(route, Some(Ok(_))) => {
             let attributes = Attributes::resource(asked.verb, asked.attributes());
-            permit::decide(&api.authorizer, &who, &attributes, &told)?;
+            permit::decide(api, &who, &attributes, &told)?;
         }
         _ => permit::path(api, &who, &parts, &told)?,
     }
@@ -180,10 +188,10 @@ async fn of_resource(
     }
     let proxied = proxy::is_proxied(&target);
     reply.document = verb != "watch" && !proxied;
-    let (call, parts, body) = begun(api, (verb, target, query), asked, told);
+    let (call, parts, body) = begun(api, (verb, target, query), asked, (told, reply.waited.clone()));
     match proxied {
         true => proxy::serve(&call, parts, body).await,
-        false => received(call, verb, (parts, body), record, (&table, reply.flow.as_ref())).await,
+        false => received(call, verb, (parts, body), record, (&table, reply)).await,
     }
 }
 
@@ -207,7 +215,7 @@ fn begun(
     api: Arc<Api>,
     (verb, target, query): (&'static str, Target, Query),
     asked: Asked,
-    told: Told,
+    (told, waited): (Told, Waited),
 ) -> (Call, Parts, Body) {
     let call = Call {
         api,
@@ -221,6 +229,7 @@ fn begun(
         in_process: asked.parts.extensions.get::<serve::InProcess>().is_some(),
         told,
         others: Others::default(),
+        waited,
     };
     (call, asked.parts, asked.body)
 }
@@ -260,11 +269,15 @@ async fn received(
     verb: &str,
     (mut parts, body): (Parts, Body),
     record: &mut Record,
-    (table, flow): (&Arc<Table>, Option<&Flow>),
+    (table, reply): (&Arc<Table>, &mut Reply),
 ) -> Result<Response> {
     let api = Arc::clone(&call.api);
     let body = Incoming::new(body, api.patience.body);
-    let (body, _seats) = api.entrance.receive((table, &call.who, flow), body).await?;
+    let asks = (table, &call.who, reply.flow.as_ref());
+    let entered = api.entrance.receive(asks, body).await;
+    let (body, seats) = entered.inspect_err(|error| reply.terminated = is_turned_away(error))?;
+    reply.received = true;
+    reply.waited.add(seats.waited());
     record.body(&parts.headers, &body);
     call.body = body;
     call.upgrade = parts.extensions.remove::<OnUpgrade>();
@@ -278,6 +291,11 @@ async fn received(
         Ok(response) => Ok(render::warn(response, warnings)),
         Err(error) => Err(error.after(warnings)),
     }
+}
+
+/// Whether a request has no seats for that there are too many.
+pub(super) fn is_turned_away(error: &ApiError) -> bool {
+    error.code == StatusCode::TOO_MANY_REQUESTS
 }
 
 /// Does what was asked for, within the bound that it has.
@@ -323,7 +341,7 @@ async fn elsewhere(
             Some(response) => Ok(response),
             None => match aggregate::openapi(api, who, &mut parts, body).await? {
                 Some(response) => Ok(response),
-                None => version::answer(api, &parts),
+                None => version::answer(api, &parts).await,
             },
         },
         Some(Ok(route)) => discovery::answer(api, &route, &parts).await,

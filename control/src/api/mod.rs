@@ -74,7 +74,7 @@ pub(crate) use decode::{json as decoded_json, sent as decoded, word};
 pub use fairness::Entrance;
 pub use flows::Flows;
 pub use held::Room;
-pub use metrics::Metrics;
+pub use metrics::{Metrics, Unavailable};
 pub(crate) use object::{encode, encode_owned};
 pub use openapi::OpenApi;
 pub(crate) use operations::Failure as PatchFailure;
@@ -100,6 +100,7 @@ use bytes::Bytes;
 use dispatch::{Reply, dispatch};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
+use metrics::Waited;
 use negotiate::Format;
 use object::Object;
 pub use objects::CachedObjects;
@@ -173,6 +174,8 @@ pub struct Call {
     pub told: Told,
     /// For the owners of fields.
     pub others: Others,
+    /// What this call waited for.
+    waited: Waited,
 }
 
 impl Call {
@@ -198,6 +201,7 @@ impl Call {
             in_process: self.in_process,
             told: self.told.clone(),
             others: Others::default(),
+            waited: self.waited.clone(),
         }
     }
 }
@@ -227,7 +231,7 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     if indents && is_json(&response) {
         response = indent::indented(response);
     }
-    let mut response = measured.end(response);
+    let mut response = measured.end(response, &reply);
     render::tell_warnings(&mut response);
     let headers = response.headers_mut();
     if barred {

@@ -29,7 +29,7 @@ pub fn resource(
     };
     let what = Attributes::resource(verb, what);
     match told {
-        Some(told) => decide(&api.authorizer, who, &what, told),
+        Some(told) => decide(api, who, &what, told),
         None => demand(&api.authorizer, who, &what),
     }
 }
@@ -67,17 +67,14 @@ fn selected(verb: &str, target: &Target, query: &Query) -> Result<FieldSelector>
 /// A request to a path that is no resource.
 pub fn path(api: &Api, who: &Identity, parts: &Parts, told: &Told) -> Result<()> {
     let verb = parts.method.as_str().to_ascii_lowercase();
-    decide(
-        &api.authorizer,
-        who,
-        &Attributes::path(&verb, parts.uri.path()),
-        told,
-    )
+    decide(api, who, &Attributes::path(&verb, parts.uri.path()), told)
 }
 
 /// As [`demand`] of a request itself: its audit event says what was decided and why.
-pub fn decide(authorizer: &Authorizer, who: &Identity, what: &Attributes<'_>, told: &Told) -> Result<()> {
-    match authorizer.authorize(who, what) {
+pub fn decide(api: &Api, who: &Identity, what: &Attributes<'_>, told: &Told) -> Result<()> {
+    let verdict = api.authorizer.authorize(who, what);
+    api.metrics.access.decided(&verdict);
+    match verdict {
         Verdict::Allowed { reason } => {
             told.decided(true, reason);
             Ok(())

@@ -4,6 +4,7 @@
 //! ends or shutdown drains it. Limits keep one connection from hurting the others.
 use super::head;
 use super::header_room::HeaderRoom;
+use super::metrics::Connections;
 use crate::auth::client_cert::{ClientCertificates, Known};
 use crate::auth::pki::Pki;
 use crate::auth::{Identity, RefusedCertificate};
@@ -22,6 +23,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -85,6 +87,14 @@ pub struct InProcess;
 pub struct Tls {
     acceptor: TlsAcceptor,
     clients: Arc<ClientCertificates>,
+    connections: Arc<Connections>,
+}
+
+impl Tls {
+    /// What is counted of connections.
+    pub fn connections(&self) -> Arc<Connections> {
+        self.connections.clone()
+    }
 }
 
 pub fn tls(pki: &Pki) -> Result<Tls, TlsError> {
@@ -108,6 +118,7 @@ pub fn tls(pki: &Pki) -> Result<Tls, TlsError> {
     Ok(Tls {
         acceptor: TlsAcceptor::from(Arc::new(config)),
         clients,
+        connections: Arc::default(),
     })
 }
 
@@ -172,10 +183,8 @@ async fn connection(
     let from = tcp.peer_addr().ok().map(|address| ClientAddress(address.ip()));
     // Small answers must not wait for Nagle; when that cannot be set, they are merely slower.
     let _ = tcp.set_nodelay(true);
-    let stream = match tokio::time::timeout(patience.handshake, tls.acceptor.accept(tcp)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
-        Err(_) => return tracing::debug!("a TLS handshake took too long"),
+    let Some(stream) = handshake(tcp, &tls, patience.handshake).await else {
+        return;
     };
     let chain = stream.get_ref().1.peer_certificates();
     let shown = chain.map(|chain| tls.clients.identify(chain));
@@ -185,7 +194,7 @@ async fn connection(
     }
     let room = HeaderRoom::default();
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        introduce(request.extensions_mut(), from, shown.as_ref());
+        introduce(request.extensions_mut(), from, (shown.as_ref(), &tls.connections));
         let (room, router) = (room.clone(), router.clone());
         async move {
             match head::refusal(&request) {
@@ -209,16 +218,31 @@ async fn connection(
     }
 }
 
+/// None where it comes to nothing.
+async fn handshake(tcp: TcpStream, tls: &Tls, within: Duration) -> Option<TlsStream<TcpStream>> {
+    match tokio::time::timeout(within, tls.acceptor.accept(tcp)).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+    tls.connections.fail();
+    None
+}
+
 /// Whose a request is, by its connection, for those who answer it.
 fn introduce(
     extensions: &mut Extensions,
     from: Option<ClientAddress>,
-    shown: Option<&Result<Known, RefusedCertificate>>,
+    (shown, connections): (Option<&Result<Known, RefusedCertificate>>, &Connections),
 ) {
     if let Some(from) = from {
         extensions.insert(from);
     }
-    match shown.map(|shown| shown.as_ref().and_then(|known| known.at(UnixTime::now()))) {
+    let now = UnixTime::now();
+    if let Some(Ok(known)) = shown {
+        connections.shown(known.left(now));
+    }
+    match shown.map(|shown| shown.as_ref().and_then(|known| known.at(now))) {
         Some(Ok(identity)) => drop(extensions.insert(identity.clone())),
         Some(Err(refused)) => drop(extensions.insert(refused.clone())),
         None => {}

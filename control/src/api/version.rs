@@ -14,16 +14,16 @@ pub const MINOR: &str = "36";
 pub const VERSION: &str = "1.36";
 pub const GIT_VERSION: &str = concat!("v1.36.2+amphipod-", env!("CARGO_PKG_VERSION"));
 
-pub(super) fn answer(api: &Api, parts: &Parts) -> Result<Response> {
+pub(super) async fn answer(api: &Api, parts: &Parts) -> Result<Response> {
     match parts.uri.path() {
         "/" | "/index.html" => index(api),
         "/version" | "/version/" if parts.method != Method::GET => Err(ApiError::method_not_allowed()),
         "/version" | "/version/" if !negotiate::takes(&parts.headers, &["application/json"], false) => {
             Err(ApiError::not_acceptable(&["application/json"]))
         }
-        "/version" | "/version/" => version(),
+        "/version" | "/version/" => raw(&info()),
         path if oidc::is_document(path) => Err(ApiError::method_not_allowed()),
-        "/metrics" => Ok(super::metrics::answer(api)),
+        "/metrics" => Ok(super::metrics::answer(api).await),
         "/statusz" => Ok(zpages::status()),
         _ => Ok(api
             .openapi
@@ -65,8 +65,8 @@ fn raw(value: &Value) -> Result<Response> {
 }
 
 /// `apimachinery/version.Info`.
-fn version() -> Result<Response> {
-    let info = json!({
+pub(super) fn info() -> Value {
+    json!({
         "major": MAJOR,
         "minor": MINOR,
         "emulationMajor": MAJOR,
@@ -80,8 +80,7 @@ fn version() -> Result<Response> {
         "goVersion": "",
         "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, platform()),
-    });
-    raw(&info)
+    })
 }
 
 /// The architecture by Go's name, as nodes report it.

@@ -47,6 +47,7 @@ struct Beginning {
 }
 
 pub async fn serve(call: &Call, style: Style) -> Result<Response> {
+    let began = Instant::now();
     if style.accepted.format == Format::Yaml {
         return Err(ApiError::no_stream(call.target.kind.custom.is_none()));
     }
@@ -81,6 +82,8 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
         not_before: Instant::now(),
         state: State::Initial,
         sent: sent(call),
+        began,
+        scope: scope(call),
     };
     let lines = stream::unfold(watcher, |mut watcher| async move {
         watcher.next().await.map(|line| (line, watcher))
@@ -91,7 +94,15 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
 
 fn sent(call: &Call) -> Arc<AtomicU64> {
     let kind = &call.target.kind;
-    call.api.metrics.events(&kind.group, &kind.version, &kind.plural)
+    call.api.metrics.watches.events(kind)
+}
+
+fn scope(call: &Call) -> &'static str {
+    match (&call.target.name, &call.target.namespace) {
+        (Some(_), _) => "resource",
+        (None, Some(_)) => "namespace",
+        (None, None) => "cluster",
+    }
 }
 
 /// Upstream begins the stream and says in it that the history is gone.
@@ -265,6 +276,9 @@ struct Watcher {
     state: State,
     /// Events sent, for `/metrics`.
     sent: Arc<AtomicU64>,
+    began: Instant,
+    /// Upstream's word for how much is watched.
+    scope: &'static str,
 }
 
 /// Why a live watch woke up.
@@ -309,6 +323,8 @@ impl Watcher {
         let mut piece = self.encode(batch).await?;
         if let (State::Live, Some(revision)) = (self.state, self.begun.mark) {
             piece.extend_from_slice(&self.encoder.bookmark(revision, true)?);
+            let watches = &self.api.metrics.watches;
+            watches.listed(&self.encoder.kind, self.scope, self.began.elapsed());
         }
         Ok(piece.freeze())
     }

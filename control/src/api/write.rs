@@ -333,6 +333,7 @@ pub fn tell_sent(call: &Call, value: &Value) {
 pub fn tell(call: &Call, notes: &mut Notes) {
     call.told.add(notes.audit.drain(..));
     call.told.add_bodies(notes.patches.drain(..));
+    call.waited.add(std::mem::take(&mut notes.waited));
 }
 
 /// Gives the object what it needs of what there is once.

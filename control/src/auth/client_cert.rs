@@ -51,6 +51,12 @@ impl Known {
             _ => Err(&self.expired),
         }
     }
+
+    /// For how many more seconds it is good.
+    pub fn left(&self, now: UnixTime) -> u64 {
+        let until = u64::try_from(self.until).unwrap_or_default();
+        until.saturating_sub(now.as_secs())
+    }
 }
 
 #[derive(Debug)]

@@ -43,6 +43,7 @@ async fn ask(objects: &dyn Objects, conversion: &Conversion<'_>) -> Result<Vec<V
         answer: ANSWER,
     };
     let answer = post(objects, &conversion.converter.client_config, exchange, &review).await;
+    let answer = answer.map_err(|failed| failed.why);
     let answer = answer.and_then(|answer| crate::api::decoded(&answer));
     conversion.read(&answer.map_err(|why| conversion.failed(&why))?, &uid)
 }

@@ -12,6 +12,6 @@ mod tls;
 
 pub use convert::convert;
 pub use place::Place;
-pub use post::{Exchange, post};
+pub use post::{Exchange, Failed, post};
 pub use send::send;
 pub use tls::{Trust, config};

@@ -27,6 +27,21 @@ pub struct Exchange {
     pub answer: usize,
 }
 
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    pub why: String,
+    /// What the server answered instead; upstream takes none for 503.
+    pub code: u16,
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Self {
+        let code = StatusCode::SERVICE_UNAVAILABLE.as_u16();
+        Failed { why, code }
+    }
+}
+
 /// Posts to where a `clientConfig` leads; the error is upstream's sentence about a failed POST. What is answered has not been
 /// read yet, but that it is something.
 pub async fn post(
@@ -34,16 +49,16 @@ pub async fn post(
     config: &Value,
     exchange: Exchange,
     question: &Value,
-) -> Result<Bytes, String> {
+) -> Result<Bytes, Failed> {
     let url = format!("{}?timeout={}s", Place::url(config), exchange.within);
-    let failed = |why: String| format!("Post {url:?}: {why}");
+    let failed = |why: String| Failed::from(format!("Post {url:?}: {why}"));
     let place = Place::of(objects, config).map_err(failed)?;
     let query = format!("{}?timeout={}s", place.path, exchange.within);
     let trust = Trust::Bundle(config.at("caBundle").as_str());
     let asked = ask(&place, trust, &query, exchange.answer, question);
     match tokio::time::timeout(Duration::from_secs(exchange.within), asked).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(Failure::Refused(why))) => Err(why),
+        Ok(Err(Failure::Refused(failed))) => Err(failed),
         Ok(Err(Failure::Unheard(why))) => Err(failed(why)),
         Err(_) => Err(failed("context deadline exceeded".to_owned())),
     }
@@ -54,7 +69,7 @@ enum Failure {
     /// It was not to be had.
     Unheard(String),
     /// It was another than was asked for.
-    Refused(String),
+    Refused(Failed),
 }
 
 impl From<String> for Failure {
@@ -128,18 +143,20 @@ fn content_type(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The body of a success, which has one.
-fn judged(code: StatusCode, kind: Option<String>, body: Bytes) -> Result<Bytes, String> {
+fn judged(code: StatusCode, kind: Option<String>, body: Bytes) -> Result<Bytes, Failed> {
     if !SUCCESS.contains(&code.as_u16()) {
         let is_text = kind.is_none_or(|kind| kind.starts_with("text/"));
         let text: String = String::from_utf8_lossy(&body).chars().take(SHOWN).collect();
         let text = if is_text { text.trim() } else { UNKNOWN };
-        return Err(status(&body).unwrap_or_else(|| refusal(code, text)));
+        return Err(Failed {
+            why: status(&body).unwrap_or_else(|| refusal(code, text)),
+            code: code.as_u16(),
+        });
     }
     if body.is_empty() {
         let (code, kind) = (code.as_u16(), kind.unwrap_or_else(|| JSON.to_owned()));
-        return Err(format!(
-            "0-length response with status code: {code} and content type: {kind}"
-        ));
+        let why = format!("0-length response with status code: {code} and content type: {kind}");
+        return Err(why.into());
     }
     Ok(body)
 }
@@ -188,7 +205,12 @@ mod tests {
             let want = want
                 .map(|body| Bytes::from_static(body.as_bytes()))
                 .map_err(str::to_owned);
-            assert_eq!(judged(code, Some(kind.to_owned()), body), want, "{code}");
+            let judged = judged(code, Some(kind.to_owned()), body);
+            let told = judged.as_ref().map_err(|failed| failed.code).err();
+            assert_eq!(judged.map_err(|failed| failed.why), want, "{code}");
+            let success = (200..=206).contains(&code.as_u16());
+            let wanted = if success { 503 } else { code.as_u16() };
+            assert!(told.is_none_or(|told| told == wanted), "{code}: {told:?}");
         }
     }
 }

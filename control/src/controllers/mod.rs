@@ -45,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 use context::Context;
 pub use context::Watches;
 
+use crate::api::Unavailable;
 use crate::auth::pki::{FrontProxy, Pki};
 use crate::auth::tokens::TokenIssuer;
 
@@ -65,6 +66,8 @@ pub struct ControllerOptions {
     pub issuer: Option<Arc<TokenIssuer>>,
     /// Who we are to extension servers, when their availability is checked; nobody without.
     pub front_proxy: Option<FrontProxy>,
+    /// Where it is counted how often extension servers went away.
+    pub unavailable: Arc<Unavailable>,
     /// How long a node may stay silent before it counts as unreachable.
     pub node_monitor_grace: Duration,
     /// How long one may take until it reports for the first time.
@@ -81,6 +84,7 @@ impl ControllerOptions {
             pki: None,
             issuer: None,
             front_proxy: None,
+            unavailable: Arc::default(),
             node_monitor_grace: Duration::from_secs(50),
             node_startup_grace: Duration::from_secs(60),
         }

@@ -32,6 +32,9 @@ const PAGE: usize = 500;
 /// Kinds whose objects count more than one each.
 const WEIGHED: [&str; 3] = ["pods", "services", "persistentvolumeclaims"];
 
+/// What names of devices end with that claims ask for by their class.
+const DEVICES: &str = ".deviceclass.resource.k8s.io/devices";
+
 /// Registers for changes and returns the future that does the work.
 pub fn start(context: &Context) -> BoxFuture<'static, ()> {
     let queue: Arc<Queue<ObjectKey>> = Arc::new(Queue::new());
@@ -101,12 +104,17 @@ fn builtin(plural: &str) -> Option<&'static Arc<Kind>> {
     Registry::builtin().resource("", "v1", plural)
 }
 
+/// Nothing of what a quota limits, without what is a name of nothing: that is not told of, unless it is looked up.
+fn none(hard: &Usage) -> Usage {
+    let named = hard
+        .keys()
+        .filter(|name| is_watched(name) || name.ends_with(DEVICES));
+    named.map(|name| (name.clone(), Quantity::whole(0))).collect()
+}
+
 /// What is used of everything that the quota limits.
 async fn count(context: &Context, key: &ObjectKey, quota: &Value, hard: &Usage) -> Result<Usage, StepError> {
-    let mut used: Usage = hard
-        .keys()
-        .map(|name| (name.clone(), Quantity::whole(0)))
-        .collect();
+    let mut used = none(hard);
     for plural in WEIGHED {
         let Some(kind) = builtin(plural) else { continue };
         if hard.keys().any(|name| usage::concerns(kind, name)) {
@@ -200,6 +208,22 @@ mod tests {
         }
         for name in ["configmaps", "count/deployments.apps", "secrets"] {
             assert!(!is_watched(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_nothing_counts_for_is_not_told_of() {
+        for (name, told) in [
+            ("pods", true),
+            ("requests.example.com/gpu", true),
+            ("requests.deviceclass.resource.kubernetes.io/d", true),
+            ("d.deviceclass.resource.k8s.io/devices", true),
+            ("deviceclass.resource.kubernetes.io/d", false),
+            ("example.com/gpu", false),
+            ("configmaps", false),
+        ] {
+            let hard = Usage::from([(name.to_owned(), Quantity::whole(1))]);
+            assert_eq!(none(&hard).contains_key(name), told, "{name}");
         }
     }
 }

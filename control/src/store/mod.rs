@@ -178,6 +178,9 @@ pub trait Store: Send + Sync + 'static {
     /// Every change after revision `after`, in order and without gaps.
     async fn watch(&self, after: Revision) -> Result<WatchStream, WatchError>;
 
+    /// Bytes of the disk that it takes.
+    async fn size(&self) -> Result<u64, ReadError>;
+
     /// Forgets history up to and including `revision`; the keys themselves stay.
     async fn compact(&self, revision: Revision) -> Result<(), WriteError>;
 }

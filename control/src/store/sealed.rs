@@ -291,6 +291,10 @@ impl Store for SealedStore {
         Ok(opened.boxed())
     }
 
+    async fn size(&self) -> Result<u64, ReadError> {
+        self.inner.size().await
+    }
+
     async fn compact(&self, revision: Revision) -> Result<(), WriteError> {
         self.inner.compact(revision).await
     }

@@ -1,5 +1,6 @@
 //! A group served by another server: a real HTTPS one, which lets nobody in but the API server's front proxy.
 use super::cluster::until_one;
+use super::observing::soon;
 use super::plane::Plane;
 use super::remote::acceptor_for;
 use amphipod_control::auth::pki::CertRequest;
@@ -264,6 +265,14 @@ async fn discovery_and_openapi_show_it_among_ours_also_when_it_is_away() {
         .send(Method::PATCH, &path, "application/merge-patch+json", patch)
         .await;
     until_reason(&plane, NAME, "FailedDiscoveryCheck").await;
+    let labels = ["name=v1.ext.example.com", "reason=FailedDiscoveryCheck"];
+    soon(
+        &plane,
+        "aggregator_unavailable_apiservice_total",
+        &labels,
+        |count| count == 1.0,
+    )
+    .await;
     let (code, said) = plane
         .get("/apis/ext.example.com/v1/namespaces/default/foos")
         .await;

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
-async fn client(plane: &Plane, request: &CertRequest) -> Client {
+pub async fn client(plane: &Plane, request: &CertRequest) -> Client {
     let server = format!("https://{}", plane.control.local_addr());
     let text = plane.control.pki().kubeconfig("test", &server, request).unwrap();
     let kubeconfig = Kubeconfig::from_yaml(&text).unwrap();

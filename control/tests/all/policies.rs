@@ -1,5 +1,6 @@
 //! ValidatingAdmissionPolicy through the API: deny, warn, parameters, conditions, deletions.
 use super::admission::{held, until};
+use super::observing::figure;
 use super::plane::{Plane, config_map};
 use http::Method;
 use serde_json::{Value, json};
@@ -57,6 +58,16 @@ async fn a_policy_denies_what_its_validations_do_not_hold_for() {
 
     let (code, refused) = plane.call(Method::POST, MAPS, config_map("c", "long")).await;
     assert_eq!(code, 422, "{refused}");
+    let labels = [
+        "enforcement_action=deny",
+        "error_type=invalid_error",
+        "policy=short",
+        "policy_binding=short-binding",
+    ];
+    for name in ["check_total", "check_duration_seconds_count"] {
+        let name = format!("apiserver_validating_admission_policy_{name}");
+        assert_eq!(figure(&plane, &name, &labels).await, Some(1.0));
+    }
     assert_eq!(refused["reason"], "Invalid");
     assert_eq!(
         refused["message"],

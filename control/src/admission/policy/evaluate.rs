@@ -1,9 +1,11 @@
 //! One policy on one request with one parameter.
 use super::super::expressions::{BUDGET, Seen, all_hold, evaluate, failure, set_variables};
+use super::super::measures::Amiss;
 use super::Violation;
 use crate::cel::{Scope, Type, Value as Cel};
 use crate::kinds::policy::{Policy, Validation};
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 /// Bytes of a message, and of an annotation.
 const MESSAGE: usize = 5 * 1024;
@@ -13,6 +15,8 @@ const ANNOTATION: usize = 10 * 1024;
 #[derive(Default)]
 pub(super) struct Outcome {
     pub violations: Vec<Violation>,
+    /// Of validations that could not be run, where that is to be passed over.
+    pub passed_over: Vec<(Amiss, Duration)>,
     pub annotations: Vec<(String, String)>,
 }
 
@@ -22,6 +26,7 @@ impl Outcome {
             message,
             reason: String::new(),
             index,
+            why: (Amiss::Otherwise, Duration::ZERO),
         };
         Outcome {
             violations: vec![violation],
@@ -38,16 +43,23 @@ impl Policy {
         match all_hold(&self.conditions, &scope) {
             Ok(true) => {}
             Ok(false) => return Outcome::default(),
-            Err(_) if !fails => return Outcome::default(),
+            Err(_) if !fails => {
+                return Outcome {
+                    passed_over: vec![(Amiss::Otherwise, Duration::ZERO)],
+                    ..Outcome::default()
+                };
+            }
             Err(why) => return Outcome::failed(why, 0),
         }
         let mut left = BUDGET;
         set_variables(&self.variables, &mut scope, &mut left);
         let mut outcome = Outcome::default();
         for (index, validation) in self.validations.iter().enumerate() {
-            outcome
-                .violations
-                .extend(judge(validation, index, &scope, fails, &mut left));
+            match judge(validation, index, &scope, fails, &mut left) {
+                Judged::Holds => {}
+                Judged::PassedOver(why) => outcome.passed_over.push(why),
+                Judged::Violated(violation) => outcome.violations.push(violation),
+            }
         }
         for (key, program) in &self.annotations {
             if let Ok(Cel::String(text)) = evaluate(program, &scope, &mut left) {
@@ -59,33 +71,45 @@ impl Policy {
     }
 }
 
+/// What became of a validation.
+enum Judged {
+    Holds,
+    PassedOver((Amiss, Duration)),
+    Violated(Violation),
+}
+
 fn judge<'a>(
     validation: &'a Validation,
     index: usize,
     scope: &Scope<'a>,
     fails: bool,
     left: &mut u64,
-) -> Option<Violation> {
+) -> Judged {
     let source = validation.program.as_ref().map_or("", |p| p.source.trim());
-    match evaluate(&validation.program, scope, left) {
-        Ok(Cel::Bool(true)) => None,
+    let begun = Instant::now();
+    let found = evaluate(&validation.program, scope, left);
+    let took = begun.elapsed();
+    match found {
+        Ok(Cel::Bool(true)) => Judged::Holds,
         Ok(_) => {
             let message =
                 message(validation, scope, left).unwrap_or_else(|| match validation.message.trim() {
                     "" => format!("failed expression: {source}"),
                     message => message.to_owned(),
                 });
-            Some(Violation {
+            Judged::Violated(Violation {
                 message,
                 reason: validation.reason.clone(),
                 index,
+                why: (Amiss::Otherwise, took),
             })
         }
-        Err(_) if !fails => None,
-        Err(error) => Some(Violation {
+        Err(error) if !fails => Judged::PassedOver((Amiss::of(&validation.program, &error), took)),
+        Err(error) => Judged::Violated(Violation {
             message: failure(&validation.program, &error),
             reason: String::new(),
             index,
+            why: (Amiss::of(&validation.program, &error), took),
         }),
     }
 }

@@ -11,6 +11,7 @@ mod parameters;
 
 use super::equivalent::Match;
 use super::expressions::{self, Rights, Seen};
+use super::measures::{Amiss, Checks};
 use super::shown::{Shown, Versions};
 use super::versions::PerVersion;
 use super::{Denial, Notes, Objects, ResourceName, Review};
@@ -20,6 +21,7 @@ use matching::Request;
 use parameters::Misfit;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 const POLICIES: ResourceName<'_> = (GROUP, "v1", "validatingadmissionpolicies");
@@ -45,6 +47,8 @@ struct Violation {
     reason: String,
     /// Which of the policy's validations it is.
     index: usize,
+    /// What is counted of it.
+    why: (Amiss, Duration),
 }
 
 /// A binding that takes a request, its policy and what that is told.
@@ -106,7 +110,7 @@ impl Policies {
     /// Judges a request. `object` is null for deletions.
     pub(super) async fn check(
         &self,
-        objects: &dyn Objects,
+        (objects, checks): (&dyn Objects, &Checks),
         review: &Review<'_>,
         object: &Value,
         notes: &mut Notes,
@@ -121,14 +125,14 @@ impl Policies {
             let Some(invocation) = invocation else { continue };
             let kind = invocation.matched.kind(review);
             let shown = versions.show(objects, review, kind, object).await;
-            self.judge(review, shown, &invocation, notes)?;
+            self.judge((review, checks), shown, &invocation, notes)?;
         }
         Ok(())
     }
 
     fn judge(
         &self,
-        review: &Review<'_>,
+        (review, checks): (&Review<'_>, &Checks),
         shown: Result<Arc<Shown>, String>,
         invocation: &Invocation,
         notes: &mut Notes,
@@ -162,7 +166,10 @@ impl Policies {
                     .audit
                     .push((format!("{}/{key}", policy.text("metadata.name")), value));
             }
-            tell(policy, binding, &outcome.violations, notes)?;
+            for why in outcome.passed_over {
+                checks.observe(names(policy, binding), why, "allow");
+            }
+            tell((policy, binding), &outcome.violations, notes, checks)?;
         }
         Ok(())
     }
@@ -172,17 +179,31 @@ impl Policies {
     }
 }
 
+fn names<'v>(policy: &'v Value, binding: &'v Value) -> (&'v str, &'v str) {
+    (policy.text("metadata.name"), binding.text("metadata.name"))
+}
+
 /// Does with the violations what the binding wants done.
-fn tell(policy: &Value, binding: &Value, violations: &[Violation], notes: &mut Notes) -> Result<(), Denial> {
+fn tell(
+    (policy, binding): (&Value, &Value),
+    violations: &[Violation],
+    notes: &mut Notes,
+    checks: &Checks,
+) -> Result<(), Denial> {
     let Some(first) = violations.first() else {
         return Ok(());
     };
-    let (policy, name) = (policy.text("metadata.name"), binding.text("metadata.name"));
+    let (policy, name) = names(policy, binding);
     let actions: Vec<&str> = binding
         .list("spec.validationActions")
         .iter()
         .filter_map(Value::as_str)
         .collect();
+    for (action, done) in [("Deny", "deny"), ("Warn", "warn"), ("Audit", "audit")] {
+        for violation in violations.iter().filter(|_| actions.contains(&action)) {
+            checks.observe((policy, name), violation.why, done);
+        }
+    }
     if actions.contains(&"Warn") {
         notes.warnings.extend(violations.iter().map(|violation| {
             let message = &violation.message;

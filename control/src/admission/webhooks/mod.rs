@@ -11,11 +11,12 @@ mod rules;
 
 use super::equivalent::Match;
 use super::expressions::{self, Rights, Seen};
+use super::measures::{self, Called, Said};
 use super::rounds::Rounds;
 use super::shown::{self, Shown, Versions};
 use super::versions::PerVersion;
 use super::{Denial, Notes, Objects, ResourceName, Review};
-use crate::callout::{self, Exchange};
+use crate::callout::{self, Exchange, Failed};
 use crate::kinds::policy::{Compiled, compile_conditions};
 use crate::kinds::view::View;
 use answer::{Answer, Refused};
@@ -24,6 +25,7 @@ use notes::Turn;
 use patch::Fault;
 use serde_json::Value;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const MUTATING: ResourceName<'_> = (
     "admissionregistration.k8s.io",
@@ -74,6 +76,14 @@ impl Hook {
             index,
             configuration: &self.configuration,
             webhook: self.name(),
+        }
+    }
+
+    fn called(&self, mutates: bool, review: &Review<'_>) -> Called<'_> {
+        Called {
+            name: self.name(),
+            mutates,
+            operation: review.action.word(),
         }
     }
 
@@ -161,7 +171,7 @@ impl Webhooks {
     /// Changes the object as webhooks will.
     pub async fn mutate(
         &self,
-        objects: &dyn Objects,
+        (objects, measures): (&dyn Objects, &measures::Webhooks),
         review: &Review<'_>,
         object: &mut Value,
         notes: &mut Notes,
@@ -179,7 +189,10 @@ impl Webhooks {
             }
             let turn = hook.turn(true, rounds.second, i);
             let asked = (hook, &question, turn);
-            if self.apply(objects, review, asked, object, notes).await? {
+            if self
+                .apply((objects, measures), review, asked, object, notes)
+                .await?
+            {
                 versions.forget();
                 rounds.webhooks.changed();
                 rounds.wanted = true;
@@ -195,20 +208,24 @@ impl Webhooks {
     /// Calls one mutating webhook; whether it changed the object.
     async fn apply(
         &self,
-        objects: &dyn Objects,
+        (objects, measures): (&dyn Objects, &measures::Webhooks),
         review: &Review<'_>,
         (hook, question, turn): (&Hook, &Asked, Turn<'_>),
         object: &mut Value,
         notes: &mut Notes,
     ) -> Result<bool, Denial> {
+        let begun = Instant::now();
         let changed = self
             .changed(objects, review, (hook, question, turn), object, notes)
             .await;
+        let (said, took) = (said(hook, &changed), begun.elapsed());
+        measures.observe(hook.called(true, review), said, took);
+        notes.waited += took;
         turn.was_had(matches!(changed, Ok(true)), notes);
         match changed {
             Ok(changed) => Ok(changed),
             Err(Fault::Final(denial)) => Err(denial),
-            Err(Fault::Webhook(why)) => failed(hook, turn, &why, notes).map(|()| false),
+            Err(Fault::Webhook(failure)) => failed(hook, turn, &failure.why, notes).map(|()| false),
         }
     }
 
@@ -244,7 +261,7 @@ impl Webhooks {
 
     pub async fn validate(
         &self,
-        objects: &dyn Objects,
+        (objects, measures): (&dyn Objects, &measures::Webhooks),
         review: &Review<'_>,
         object: &Value,
         notes: &mut Notes,
@@ -257,17 +274,27 @@ impl Webhooks {
             }
         }
         let asked = concerned.iter().map(|(hook, question)| async move {
-            (*hook, self.ask(objects, review, (hook, question), false).await)
+            let begun = Instant::now();
+            let answer = self.ask(objects, review, (hook, question), false).await;
+            (*hook, answer, begun.elapsed())
         });
         let mut verdict = Ok(());
-        for (i, (hook, answer)) in join_all(asked).await.into_iter().enumerate() {
+        let mut longest = Duration::ZERO;
+        for (i, (hook, answer, took)) in join_all(asked).await.into_iter().enumerate() {
             let turn = hook.turn(false, false, i);
             let heard = match answer {
-                Ok(answer) => heard(hook, turn, answer, notes).map(drop),
-                Err(why) => failed(hook, turn, &why, notes),
+                Ok(answer) => heard(hook, turn, answer, notes).map(drop).map_err(Fault::Final),
+                Err(failure) => Err(Fault::Webhook(failure)),
             };
-            verdict = verdict.and(heard);
+            measures.observe(hook.called(false, review), said(hook, &heard), took);
+            longest = longest.max(took);
+            verdict = verdict.and(match heard {
+                Ok(()) => Ok(()),
+                Err(Fault::Final(denial)) => Err(denial),
+                Err(Fault::Webhook(failure)) => failed(hook, turn, &failure.why, notes),
+            });
         }
+        notes.waited += longest;
         verdict
     }
 
@@ -277,7 +304,7 @@ impl Webhooks {
         review: &Review<'_>,
         (hook, question): (&Hook, &Asked),
         mutates: bool,
-    ) -> Result<Answer, String> {
+    ) -> Result<Answer, Failed> {
         let version = review::version(&hook.body);
         let kind = question.matched.kind(review);
         let (uid, body) = review::request(review, kind, &question.shown, version);
@@ -287,8 +314,23 @@ impl Webhooks {
             answer: ANSWER,
         };
         let answer = callout::post(objects, hook.body.at("clientConfig"), exchange, &body).await;
-        let answer = answer.map_err(|why| format!("failed to call webhook: {why}"))?;
-        answer::read(&answer, &uid, version, mutates)
+        let answer = answer.map_err(|failed| Failed {
+            why: format!("failed to call webhook: {}", failed.why),
+            ..failed
+        })?;
+        Ok(answer::read(&answer, &uid, version, mutates)?)
+    }
+}
+
+/// What came of a call, in a word.
+fn said<T>(hook: &Hook, outcome: &Result<T, Fault>) -> Said {
+    match outcome {
+        Ok(_) => Said::Yes,
+        Err(Fault::Final(denial)) => Said::refusing(denial),
+        Err(Fault::Webhook(failure)) => Said::Nothing {
+            code: failure.code,
+            open: hook.ignores_failure(),
+        },
     }
 }
 

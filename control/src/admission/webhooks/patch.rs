@@ -3,6 +3,7 @@ use super::super::shown::{built, is_scale};
 use super::super::{Denial, Review};
 use super::answer::{Answer, PATCH};
 use crate::api;
+use crate::callout::Failed;
 use crate::kinds::view::View;
 use crate::kinds::{Kind, scale};
 use serde_json::Value;
@@ -11,7 +12,7 @@ use serde_json::Value;
 #[derive(Debug)]
 pub(super) enum Fault {
     /// It did not make sense: its failure policy says what that means.
-    Webhook(String),
+    Webhook(Failed),
     /// Whatever the policy. What a patch cannot be applied to upstream takes for an error of its own.
     Final(Denial),
 }
@@ -20,6 +21,10 @@ impl From<Denial> for Fault {
     fn from(denial: Denial) -> Self {
         Fault::Final(denial)
     }
+}
+
+fn of_webhook(why: String) -> Fault {
+    Fault::Webhook(why.into())
 }
 
 fn internal(why: impl ToString) -> Fault {
@@ -33,7 +38,7 @@ impl Answer {
             return Ok(None);
         }
         let undecodable =
-            |why: String| Fault::Webhook(format!("received undecodable patch in webhook response: {why}"));
+            |why: String| of_webhook(format!("received undecodable patch in webhook response: {why}"));
         let mismatch = |of: &Value, ty: &str| {
             let word = api::word(of);
             undecodable(format!(
@@ -79,7 +84,7 @@ pub(super) fn patched(
         )));
     }
     if answer.patch_type != PATCH {
-        return Err(Fault::Webhook(format!(
+        return Err(of_webhook(format!(
             "unsupported patch type {:?}",
             answer.patch_type
         )));
@@ -96,7 +101,7 @@ pub(super) fn patched(
     };
     match wrong.first() {
         None => Ok(Some(Patched { object, operations })),
-        Some(why) => Err(Fault::Webhook(format!("its patch: {why}"))),
+        Some(why) => Err(of_webhook(format!("its patch: {why}"))),
     }
 }
 
@@ -111,7 +116,7 @@ fn check_kept(before: &Value, after: &Value) -> Result<(), Fault> {
     ];
     match identity.iter().find(|path| after.at(path) != before.at(path)) {
         None => Ok(()),
-        Some(path) => Err(Fault::Webhook(format!(
+        Some(path) => Err(of_webhook(format!(
             "its patch changes {path}, which a webhook may not"
         ))),
     }
@@ -186,6 +191,7 @@ mod tests {
             let Err(Fault::Webhook(why)) = with(patch, ty) else {
                 panic!("{patch} is the webhook's fault");
             };
+            let why = why.why;
             assert_eq!(why.strip_prefix(undecodable).unwrap_or(&why), want);
         }
         for (patch, want) in [

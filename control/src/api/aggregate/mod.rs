@@ -10,7 +10,7 @@ mod forward;
 pub(super) use documents::{Discovered, Documents, discover};
 
 use super::asked::Asked;
-use super::flows::Flow;
+use super::dispatch::{Reply, is_turned_away};
 use super::record::Record;
 use super::status::Result;
 use super::{Api, permit, text};
@@ -91,27 +91,29 @@ pub(super) async fn serve(
     remote: &Remote,
     who: &Identity,
     (mut parts, body): (Parts, Body),
-    (record, flow): (&mut Record, &mut Option<Flow>),
+    (record, reply): (&mut Record, &mut Reply),
 ) -> Result<Response> {
     let table = api.flow_table();
     record.knows_path().await;
     let told = record.told();
     match Asked::of(&parts) {
         None => {
-            *flow = table.flow_of_path(who, &parts);
+            reply.flow = table.flow_of_path(who, &parts);
             permit::path(api, who, &parts, &told)?;
         }
         Some(asked) => {
             let what = Attributes::resource(asked.verb, asked.attributes());
-            *flow = table.flow(who, &what);
-            permit::decide(&api.authorizer, who, &what, &told)?;
+            reply.flow = table.flow(who, &what);
+            permit::decide(api, who, &what, &told)?;
         }
     }
     if !remote.available {
         return Ok(text(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE));
     }
     // As with our own, the seats are free again when the answer begins.
-    let _seats = api.entrance.pass(&table, who, flow.as_ref()).await?;
+    let seats = api.entrance.pass(&table, who, reply.flow.as_ref()).await;
+    let seats = seats.inspect_err(|error| reply.terminated = is_turned_away(error))?;
+    reply.waited.add(seats.waited());
     forward::forward(api, remote, (who, record.id()), &mut parts, body).await
 }
 

@@ -31,6 +31,14 @@ const FRESH_WITHIN: Duration = Duration::from_secs(3);
 /// How long to wait before watching the store again after a failure.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// What there is of a resource.
+pub struct Count {
+    pub kind: Arc<Kind>,
+    pub objects: usize,
+    /// How many the store told of since the server began.
+    pub changes: u64,
+}
+
 /// All resources, by storage prefix.
 pub struct Cache {
     store: Arc<dyn Store>,
@@ -95,11 +103,15 @@ impl Cache {
         self.read().values().cloned().collect()
     }
 
-    /// How many objects there are of each resource.
-    pub fn counts(&self) -> Vec<(Arc<Kind>, usize)> {
-        let count = |resource: &Arc<Resource>| (resource.kind.clone(), resource.len());
+    /// What there is of each resource, by group and plural.
+    pub fn counts(&self) -> Vec<Count> {
+        let count = |resource: &Arc<Resource>| Count {
+            kind: resource.kind.clone(),
+            objects: resource.len(),
+            changes: resource.changes(),
+        };
         let mut counts: Vec<_> = self.all().iter().map(count).collect();
-        counts.sort_by(|(a, _), (b, _)| (&a.group, &a.plural).cmp(&(&b.group, &b.plural)));
+        counts.sort_by(|a, b| (&a.kind.group, &a.kind.plural).cmp(&(&b.kind.group, &b.kind.plural)));
         counts
     }
 

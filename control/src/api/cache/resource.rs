@@ -7,7 +7,7 @@ use crate::kinds::Kind;
 use crate::store::{Event, Revision};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::mpsc;
 
@@ -22,6 +22,8 @@ pub struct Resource {
     state: RwLock<State>,
     /// How many watch, as of the last change.
     watching: AtomicUsize,
+    /// How many changes the store told of.
+    changes: AtomicU64,
 }
 
 struct State {
@@ -96,7 +98,12 @@ impl Resource {
             kind,
             state: RwLock::new(state),
             watching: AtomicUsize::new(0),
+            changes: AtomicU64::new(0),
         }
+    }
+
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -176,6 +183,7 @@ impl Resource {
     }
 
     pub(super) fn apply(&self, event: &Event) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
         let now = event.now.as_ref().and_then(|kv| super::readable(&self.kind, kv));
         let mut state = self.write();
         let before = match &now {

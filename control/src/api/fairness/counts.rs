@@ -1,6 +1,6 @@
 //! What became of the requests of one schema in one level, for `/metrics` (upstream's `apiserver_flowcontrol_…`). Counts
 //! only; knows nothing of why.
-use super::super::metrics::Histogram;
+use crate::measures::{Histogram, Scale};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -66,8 +66,8 @@ impl Default for Counts {
             rejected: Default::default(),
             waiting: Load::default(),
             executing: Load::default(),
-            seated: Histogram::new(&WAITS),
-            given_up: Histogram::new(&WAITS),
+            seated: Histogram::new(Scale::Microseconds, &WAITS),
+            given_up: Histogram::new(Scale::Microseconds, &WAITS),
         }
     }
 }
@@ -143,8 +143,10 @@ pub(super) struct Queued<'a> {
 }
 
 impl Queued<'_> {
-    pub(super) fn seated(mut self) {
+    /// How long it was.
+    pub(super) fn seated(mut self) -> Duration {
         self.seated = true;
+        self.since.elapsed()
     }
 }
 

@@ -31,11 +31,14 @@ impl Entrance {
         }
         drop(entered.held.take());
         let (asks, counts) = ((table, who, flow), entered.counted.counts.clone());
-        let _room = self.room.hold(asks, cost(body.size()), &counts).await?;
+        let room = self.room.hold(asks, cost(body.size()), &counts).await?;
+        entered.waited_for(room.as_ref());
         body.read(usize::MAX).await?;
         let body = body.bytes();
         let seats = cost(body.len());
-        entered.held = self.seats.hold(asks, seats, &counts).await?;
+        let held = self.seats.hold(asks, seats, &counts).await?;
+        entered.waited_for(held.as_ref());
+        entered.held = held;
         entered
             .counted
             .has(entered.held.as_ref().map_or(seats, |held| held.count));

@@ -44,6 +44,8 @@ pub struct Seats {
     place: Place,
     /// None when they have been given back already.
     count: usize,
+    /// Until they were had.
+    waited: Duration,
 }
 
 /// How many seats a request takes whose body is so long.
@@ -65,6 +67,7 @@ impl Fairness {
         let held = self.hold((table, who, flow), seats, &counts).await?;
         Ok(Entered {
             counted: counts.dispatch(held.as_ref().map_or(seats, |held| held.count)),
+            waited: waited(held.as_ref()),
             held,
         })
     }
@@ -100,8 +103,8 @@ impl Fairness {
             }
             Ok(Turn::Later(turn)) => {
                 let queued = counts.queue(seats);
-                let seats = self.await_turn(turn, WAIT).await?;
-                queued.seated();
+                let mut seats = self.await_turn(turn, WAIT).await?;
+                seats.waited = queued.seated();
                 Ok(seats)
             }
             Err(refused) => {
@@ -147,6 +150,7 @@ impl Fairness {
             of: self.clone(),
             place,
             count,
+            waited: Duration::ZERO,
         }
     }
 
@@ -201,6 +205,23 @@ impl Drop for InQueue<'_> {
 pub struct Entered {
     held: Option<Seats>,
     counted: Executing,
+    /// In all.
+    waited: Duration,
+}
+
+impl Entered {
+    /// How long it waited for its seats.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    fn waited_for(&mut self, seats: Option<&Seats>) {
+        self.waited += waited(seats);
+    }
+}
+
+fn waited(seats: Option<&Seats>) -> Duration {
+    seats.map_or(Duration::ZERO, |seats| seats.waited)
 }
 
 impl Drop for Seats {

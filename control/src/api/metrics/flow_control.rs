@@ -3,7 +3,7 @@
 use super::super::Api;
 use super::super::fairness::{Counts, Reason, SEATS};
 use super::super::flows::Share;
-use super::exposition::Exposition;
+use crate::measures::Exposition;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 

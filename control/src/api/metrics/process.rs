@@ -1,6 +1,6 @@
 //! The process itself, under the names that Prometheus' client libraries use. From `proc(5)`; what cannot be read is
 //! left out.
-use super::exposition::Exposition;
+use crate::measures::Exposition;
 
 /// `USER_HZ` as proc(5) counts in, on every architecture that Linux still has.
 const TICKS_PER_SECOND: f64 = 100.0;

@@ -21,6 +21,7 @@ use super::context::Context;
 use crate::kinds::Registry;
 use crate::kinds::api_service;
 use crate::kinds::time::now;
+use crate::kinds::view::View;
 use crate::toolkit::conditions;
 use crate::toolkit::patch::{guarded, to_value};
 use crate::toolkit::{ObjectKey, Objects, Outcome, Queue, StepError, Steps, work};
@@ -172,6 +173,9 @@ async fn reconcile(context: &Context, name: String) -> Result<Outcome, StepError
         let body = guarded(&service.metadata, json!({"status": {"conditions": conditions}}));
         let written = objects(context).merge_status(&name, body).await;
         written.step(|| format!("write the status of APIService {name}"))?;
+        if !verdict.available && was_available(&current) {
+            context.options.unavailable.count(&name, verdict.reason);
+        }
     }
     Ok(outcome)
 }
@@ -205,6 +209,11 @@ async fn remove(context: &Context, service: &APIService) -> Result<Outcome, Step
 
 fn objects(context: &Context) -> Objects<APIService> {
     Objects::all(&context.client)
+}
+
+fn was_available(service: &Value) -> bool {
+    let mut conditions = service.list("status.conditions").iter();
+    conditions.any(|c| c.text("type") == "Available" && c.text("status") == "True")
 }
 
 /// The conditions with this verdict; none when they say so already.

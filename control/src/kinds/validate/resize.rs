@@ -146,8 +146,11 @@ fn removed(new: &Value, old: &Value) -> FieldErrors {
 fn other_changes(new: &Value, old: &Value) -> FieldErrors {
     const DETAIL: &str = "only cpu and memory resources are mutable";
     let pairs = |path: &str| -> Vec<(Value, Value)> {
-        let of = |pod: &Value| pod.list(path).iter().map(fixed_part).collect::<Vec<_>>();
-        of(new).into_iter().zip(of(old)).collect()
+        let wanted = new
+            .list(path)
+            .iter()
+            .map(|wanted| without_claims(fixed_part(wanted)));
+        wanted.zip(old.list(path).iter().map(fixed_part)).collect()
     };
     let mut errors: FieldErrors = pairs("spec.containers")
         .iter()
@@ -161,6 +164,14 @@ fn other_changes(new: &Value, old: &Value) -> FieldErrors {
         }
     }
     errors
+}
+
+/// As upstream looks at what is wanted: claims of devices are overlooked there, and what had some is another container then.
+fn without_claims(mut container: Value) -> Value {
+    if let Some(Value::Object(resources)) = container.get_mut("resources") {
+        resources.remove("claims");
+    }
+    container
 }
 
 /// The container without amounts of CPU and memory.
@@ -236,6 +247,27 @@ mod tests {
             join(&update(&pod(json!({"requests": {"cpu": "100m"}})), &old)),
             "spec.resources: Forbidden: pod-level resources cannot be removed"
         );
+    }
+
+    /// As upstream 1.36, which looks at the claims of what there was alone.
+    #[test]
+    fn claims_of_devices_are_no_change_of_their_own() {
+        let with = |resources: Value| {
+            let mut pod = pod(resources);
+            pod["spec"]["resourceClaims"] = json!([{"name": "d", "resourceClaimName": "d"}]);
+            pod
+        };
+        let plain = json!({"requests": {"cpu": "1"}});
+        let claims = json!({"requests": {"cpu": "1"}, "claims": [{"name": "d"}]});
+        let fixed = "spec: Forbidden: only cpu and memory resources are mutable";
+        for (new, old, said) in [
+            (&claims, &plain, "[]"),
+            (&claims, &claims, fixed),
+            (&plain, &claims, fixed),
+        ] {
+            let errors = update(&with(new.clone()), &with(old.clone()));
+            assert_eq!(join(&errors), said, "{new} over {old}");
+        }
     }
 
     #[test]

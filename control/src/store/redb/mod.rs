@@ -33,7 +33,8 @@ use futures::{StreamExt, stream};
 use journal::{Journal, Span};
 use pending::{Found, Generation, Pending};
 use staged::Staged;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -64,6 +65,8 @@ const WATCH_BACKLOG: usize = 8192;
 const PAGE_CACHE: usize = 32 << 20;
 /// etcd has no such limit, but a Kubernetes key (`/registry/…/namespace/name`) cannot be longer.
 const KEY_LIMIT: usize = 2048;
+/// Bytes of what stat(2) counts in, whatever the file system does.
+const BLOCK: u64 = 512;
 
 /// A handle on an open store; dropping it finishes queued writes, brings the tables up to date and closes the files.
 pub struct RedbStore {
@@ -74,6 +77,8 @@ pub struct RedbStore {
     writer: Option<JoinHandle<()>>,
     settler: Option<JoinHandle<()>>,
     failing: Arc<AtomicBool>,
+    /// The tables and the journal.
+    files: [PathBuf; 2],
 }
 
 impl RedbStore {
@@ -86,10 +91,10 @@ impl RedbStore {
             })?;
         }
         let writer = recovered(path)?;
-        Self::start(writer).map_err(|e| PrepareError::Backend(text(e)).at(path))
+        Self::start(writer, path).map_err(|e| PrepareError::Backend(text(e)).at(path))
     }
 
-    fn start(writer: Writer) -> std::io::Result<Self> {
+    fn start(writer: Writer, path: &Path) -> std::io::Result<Self> {
         let (pending, newest) = (writer.pending.clone(), writer.newest.clone());
         let (watchers, failing) = (writer.watchers.clone(), writer.failing.clone());
         let (queue, commands) = mpsc::channel(QUEUE);
@@ -105,6 +110,7 @@ impl RedbStore {
             writer: Some(writer),
             settler: Some(settler),
             failing,
+            files: [path.to_owned(), journal_of(path)],
         })
     }
 
@@ -193,6 +199,18 @@ impl Store for RedbStore {
         Ok(missed.chain(live).boxed())
     }
 
+    async fn size(&self) -> Result<u64, ReadError> {
+        let files = self.files.clone();
+        Self::read(move || {
+            let sizes = files
+                .iter()
+                .map(|file| Ok(std::fs::metadata(file)?.blocks() * BLOCK));
+            let sum: std::io::Result<u64> = sizes.sum();
+            sum.map_err(read_error)
+        })
+        .await
+    }
+
     async fn compact(&self, revision: Revision) -> Result<(), WriteError> {
         let (reply, answer) = oneshot::channel();
         self.pending.compact((revision, reply));
@@ -214,7 +232,7 @@ fn batches(events: Vec<Event>) -> Vec<Batch> {
 /// Opens both files and reads what the journal has over the tables. The journal is made after the tables: one without the other
 /// is a store of which a part was lost, and no new one.
 fn recovered(path: &Path) -> Result<Writer, OpenError> {
-    let beside = path.with_extension("journal");
+    let beside = journal_of(path);
     if !has_bytes(path) && has_bytes(&beside) {
         let message = format!(
             "it is gone or empty, though its journal {} is there",
@@ -246,6 +264,10 @@ fn recovered(path: &Path) -> Result<Writer, OpenError> {
         pending: Arc::new(pending),
         failing: Arc::default(),
     })
+}
+
+fn journal_of(path: &Path) -> PathBuf {
+    path.with_extension("journal")
 }
 
 fn has_bytes(path: &Path) -> bool {

@@ -441,7 +441,8 @@ fn what_was_refused_stays_refused_though_it_reached_the_disk() {
 #[tokio::test]
 async fn a_store_whose_disk_fails_says_so_and_can_be_read() {
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = recovered(&dir.path().join("s.redb")).unwrap();
+    let path = dir.path().join("s.redb");
+    let mut writer = recovered(&path).unwrap();
     let put = |key: &str| Txn {
         compare: Vec::new(),
         ops: vec![Op::Put {
@@ -451,7 +452,7 @@ async fn a_store_whose_disk_fails_says_so_and_can_be_read() {
     };
     writer.commit(vec![put("/a")]).unwrap();
     let file = writer.journal.put_on(device("/dev/null"));
-    let store = RedbStore::start(writer).unwrap();
+    let store = RedbStore::start(writer, &path).unwrap();
     assert!(store.writable().await.is_ok());
     assert!(store.txn(put("/b")).await.is_err());
     assert!(store.writable().await.is_err());
@@ -476,9 +477,10 @@ fn of_fixed_size(size: u64) -> std::fs::File {
 #[tokio::test]
 async fn a_full_disk_takes_what_fits_when_older_changes_are_settled() {
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = recovered(&dir.path().join("s.redb")).unwrap();
+    let path = dir.path().join("s.redb");
+    let mut writer = recovered(&path).unwrap();
     drop(writer.journal.put_on(of_fixed_size(ring::SMALLEST)));
-    let store = RedbStore::start(writer).unwrap();
+    let store = RedbStore::start(writer, &path).unwrap();
     for number in 0..20 {
         let txn = Txn::create(format!("/k/{number:02}"), vec![number; 64 << 10]);
         assert!(store.txn(txn).await.is_ok(), "{number}");
@@ -487,4 +489,15 @@ async fn a_full_disk_takes_what_fits_when_older_changes_are_settled() {
     let too_large = Txn::create("/k/large", vec![0; 512 << 10]);
     assert!(store.txn(too_large).await.is_err());
     assert!(store.writable().await.is_ok());
+}
+
+#[tokio::test]
+async fn its_size_is_what_both_files_take() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RedbStore::open(&dir.path().join("s.redb")).unwrap();
+    store.txn(Txn::create("/k", vec![7; 64 << 10])).await.unwrap();
+    let size = store.size().await.unwrap();
+    assert!(size >= 64 << 10, "{size}");
+    std::fs::remove_file(dir.path().join("s.journal")).unwrap();
+    assert!(store.size().await.is_err());
 }

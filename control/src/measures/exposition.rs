@@ -2,7 +2,7 @@
 use std::fmt::{Display, Write};
 
 #[derive(Default)]
-pub(super) struct Exposition(String);
+pub struct Exposition(String);
 
 impl Exposition {
     /// Begins a family of samples.
