@@ -280,7 +280,7 @@ impl Out<'_> {
             "Number of bytes that are consumed by the container on this filesystem.",
             |c| used.get(&c.id).copied().map(bytes),
         );
-        let all = host::disk(station.disks.data_dir())
+        let all = host::disk(station.disks.layout().data())
             .ok()
             .map(|disk| bytes(disk.bytes));
         self.family(

@@ -27,6 +27,7 @@ use super::backoff::Backoff;
 use super::context::Context;
 use super::failure::StartFailure;
 use super::health::Probes;
+use super::log_links;
 use super::memory;
 use super::observed::{Observed, Sandbox, Verdict};
 use super::orphans;
@@ -392,6 +393,7 @@ impl Worker {
                 tracing::warn!(%error, pod = %pod.full_name(), "a directory of a removed Pod stays");
             }
         }
+        log_links::forget(&self.ctx.options.layout, &dirs.logs);
     }
 }
 

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Outcome, Worker};
 use crate::events::Severity::{Normal, Warning};
 use crate::pods::failure::{FailureKind, StartFailure};
+use crate::pods::log_links;
 use crate::pods::observed::{Busy, Due, Health, Sandbox, Waiting};
 use crate::pods::record::Record;
 use crate::pods::sandbox::{PrepareError, Surroundings, Unprepared};
@@ -283,5 +284,6 @@ impl Worker {
         if let Err(error) = removed {
             tracing::warn!(%error, path = %attempt.display(), "cannot remove an old attempt and its log");
         }
+        log_links::forget(&self.ctx.options.layout, &log);
     }
 }
