@@ -168,8 +168,7 @@ impl Node {
         if let Err(error) = ctx.disks.release_unused() {
             tracing::warn!(%error, "devices that an earlier agent has mounted stay so");
         }
-        shims::dismiss(&ctx.options.run_dir).await;
-        shims::sweep(&ctx.options.run_dir).await;
+        tasks.spawn(tidy_shims(ctx.clone()));
         spawn_all(&ctx, member, registration, evicted, &mut tasks);
         Ok(Node {
             ctx,
@@ -210,6 +209,16 @@ impl Node {
             );
         }
     }
+}
+
+/// Beside the Pods: one shim that does not answer would hold up all of them.
+async fn tidy_shims(ctx: Arc<Context>) {
+    let run_dir = &ctx.options.run_dir;
+    let tidy = async {
+        shims::dismiss(run_dir).await;
+        shims::sweep(run_dir).await;
+    };
+    ctx.shutdown.run_until_cancelled(tidy).await;
 }
 
 fn spawn_all(
