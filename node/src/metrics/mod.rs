@@ -11,6 +11,7 @@ mod links;
 mod own;
 mod preemptions;
 mod probe_counts;
+mod processes;
 mod rates;
 mod summary;
 
@@ -248,6 +249,7 @@ mod tests {
         ];
         let node = host::Usage {
             cpu: Duration::from_millis(12_340),
+            cpu_of_programs: Duration::ZERO,
             working_set: 4096,
         };
         let text = render(

@@ -148,6 +148,7 @@ pub async fn run(ctx: Arc<Context>, mut desired: watch::Receiver<Desired>) {
         }
     }
     worker.ctx.allocations.release(worker.uid());
+    worker.ctx.probe_counts.forget(worker.uid(), None);
     drop(worker);
     if let Err(error) = reporter.await {
         tracing::error!(%error, "a status reporter failed");

@@ -213,7 +213,9 @@ impl Worker {
         if let Some((stop, _)) = self.stops.remove(&record.container) {
             stop.abort();
         }
-        self.probes.stop(&record.pod_uid, &record.container);
+        if let Some(view) = PodView::new(&self.pod) {
+            self.probes.stop(view, &record.container);
+        }
         let Some(seen) = self.seen.containers.get_mut(&record.container) else {
             return;
         };
