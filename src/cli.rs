@@ -201,9 +201,13 @@ pub struct NodeArgs {
     /// URL of the API server.
     #[arg(long, value_name = "URL")]
     pub server: String,
-    /// Kubeconfig with the node's own client certificate (`amphipod kubeconfig --node NAME` writes one).
+    /// Kubeconfig with the node's identity: a client certificate (`amphipod kubeconfig --node NAME` writes one), a token or a program.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
+    /// Kubeconfig that may ask for the node's certificate, if there is none, or one that has ended, in --kubeconfig: what comes of it
+    /// is written there, and renewed in time.
+    #[arg(long, value_name = "FILE")]
+    pub bootstrap_kubeconfig: Option<PathBuf>,
     /// Directory of images, Pods' volumes and logs.
     #[arg(
         long,

@@ -16,7 +16,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::cli::{AgentArgs, ClusterArgs, Command, ControlArgs, DownArgs, KubeconfigArgs, NodeArgs};
 use crate::cluster::{self, Cluster, DataDir};
 use crate::progress::{Progress, print_line};
-use crate::{image, kubeconfig, shims, signals, text, up};
+use crate::{identity, image, kubeconfig, shims, signals, text, up};
 
 /// How long each half of a cluster has to stop in order. Shims are not waited for: they outlive us.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -139,7 +139,16 @@ async fn node(args: &NodeArgs) -> Result<()> {
     data.check_layout(&cluster)?;
     let free = amphipod_node::check_ranges(&cluster.id, args.pod_cidr, cluster.service_cidr).await;
     free.context("starting the node agent")?;
-    let (client, tls) = kubeconfig::node_client(&args.kubeconfig, &args.server).await?;
+    let place = identity::Place {
+        file: args.kubeconfig.clone(),
+        server: args.server.clone(),
+        node: cluster.node_name.clone(),
+    };
+    let joined = identity::join(place, args.bootstrap_kubeconfig.as_deref());
+    let Some(joined) = stop.run_until_cancelled(joined).await else {
+        return Ok(());
+    };
+    let (client, tls) = joined?;
     data.record(&cluster)?;
     let common = node_options(&data, &cluster, &args.agent, &args.registry, client, tls)?;
     let options = NodeOptions {

@@ -43,7 +43,7 @@ pub mod volumes;
 mod walk;
 
 pub use agent::{Node, StartError, check_ranges};
-pub use client::client;
+pub use client::{Renewal, client};
 pub use down::{DownError, DownOptions, down};
 pub use layout::{Layout, LayoutError};
 pub use options::{DEFAULT_MAX_PODS, NodeOptions, NodeTls, PidsLimit};
