@@ -1,6 +1,6 @@
 //! What this node and its containers use, read when it is asked for and told as upstream's kubelet tells it: at
 //! `/metrics/resource` (KEP-1206), `/metrics/cadvisor`, `/metrics/probes`, `/metrics` and `/stats/summary`. Refuses to know
-//! cgroups: a shim says what its tasks use, whatever they are made of.
+//! containers' cgroups: a shim says what its tasks use, whatever they are made of.
 
 mod cadvisor;
 mod claims;

@@ -1,5 +1,5 @@
-//! What stands above containers: each Pod, and the machine as `/`. A Pod uses what its containers use: Wasm ones have no cgroup of
-//! their Pod's, so that it is added up for all alike.
+//! What stands above containers: each Pod, and the machine as `/`. A Pod uses what its cgroup tells, which knows of containers that have
+//! ended too, and what its Wasm containers use, which are in none of its own.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use super::super::Station;
 use super::super::containers::Container;
 use super::Labels;
 use crate::host;
+use crate::pods::cgroup;
 
 /// The cgroup of everything.
 pub const ROOT: &str = "/";
@@ -19,7 +20,11 @@ pub const ROOT: &str = "/";
 pub fn of_pods(station: &Station, containers: &[Container]) -> Vec<Container> {
     containers
         .chunk_by(|a, b| a.pod.metadata.uid == b.pod.metadata.uid)
-        .filter_map(|pod| sum(id_of(station, &pod[0].pod), pod))
+        .filter_map(|pod| {
+            let uid = pod[0].pod.metadata.uid.as_deref().unwrap_or_default();
+            let native = cgroup::used(&station.cluster, uid);
+            sum(id_of(station, &pod[0].pod), native, pod)
+        })
         .collect()
 }
 
@@ -42,10 +47,13 @@ pub fn labels(total: &Container) -> Labels {
     ]
 }
 
-fn sum(id: String, containers: &[Container]) -> Option<Container> {
+/// `native` is what the Pod's cgroup tells; without it native containers are added up as well.
+fn sum(id: String, native: Option<TaskStats>, containers: &[Container]) -> Option<Container> {
     let first = containers.first()?;
-    let mut stats = TaskStats::default();
-    containers.iter().for_each(|one| add(&mut stats, &one.stats));
+    let is_known = native.is_some();
+    let mut stats = native.unwrap_or_default();
+    let others = containers.iter().filter(|one| !is_known || is_guest(one));
+    others.for_each(|one| add(&mut stats, &one.stats));
     Some(Container {
         id,
         pod: first.pod.clone(),
@@ -54,6 +62,11 @@ fn sum(id: String, containers: &[Container]) -> Option<Container> {
         at: containers.iter().map(|one| one.at).max()?,
         stats,
     })
+}
+
+/// A native container that runs has processes.
+fn is_guest(container: &Container) -> bool {
+    container.stats.pids == 0
 }
 
 /// What cannot be added up (limits, the most there ever was) stays out of the sum.
@@ -138,6 +151,7 @@ mod tests {
             stats: TaskStats {
                 cpu_usage_nanos: cpu,
                 memory_mapped: 7,
+                pids: 1,
                 io: vec![io],
                 ..TaskStats::default()
             },
@@ -147,10 +161,19 @@ mod tests {
     #[test]
     fn a_pod_is_what_its_containers_are_together() {
         let pod = [container("p", 3, 0), container("p", 4, 0), container("p", 5, 1)];
-        let total = sum("/c/podp".into(), &pod).unwrap();
+        let total = sum("/c/podp".into(), None, &pod).unwrap();
         assert_eq!((total.stats.cpu_usage_nanos, total.stats.memory_mapped), (12, 21));
         let writes: Vec<u64> = total.stats.io.iter().map(|io| io.writes).collect();
         assert_eq!(writes, [2, 1]);
+        // The cgroup knows native ones better.
+        let mut guest = container("p", 9, 0);
+        guest.stats.pids = 0;
+        let native = TaskStats {
+            cpu_usage_nanos: 100,
+            ..TaskStats::default()
+        };
+        let mixed = sum("/c/podp".into(), Some(native), &[container("p", 3, 0), guest]).unwrap();
+        assert_eq!(mixed.stats.cpu_usage_nanos, 109);
         let labels = labels(&total);
         let of = |name| {
             labels
