@@ -117,7 +117,8 @@ fn remove_pods(layout: &Layout) -> Result<(), DownError> {
     // Nobody is left who would have their drivers take them back: they ran in Pods, as a rule. What lies there stays.
     let staged = layout.staging();
     mounts::release_under(&staged).map_err(host::at("unmount what is below", &staged))?;
-    Ok(host::remove_tree(&layout.devices())?)
+    host::remove_tree(&layout.devices())?;
+    Ok(layout.release()?)
 }
 
 /// Those of the directories of logs that are these Pods': others' may be beside them.

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::changing::{container, runs, until};
-use crate::cluster::{Cluster, is_root, run, text};
+use crate::cluster::{Cluster, PATIENCE, is_root, run, text};
 use crate::faults::{Halves, until as until_some};
 use crate::streams::busybox_image;
 use crate::users::script;
@@ -94,6 +94,7 @@ async fn volumes_and_logs_are_where_others_look_for_them_and_stay_there() {
     assert!(down.status.success(), "{}", text(&down));
     assert!(!root.join("pods").exists() && !log.exists() && fs::symlink_metadata(&link).is_err());
     assert!(logs.join("n_theirs_1").is_dir());
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
     // Now it may go elsewhere.
     cluster.flags = places(&dir.join("other"));
     cluster.start(&[]);
@@ -144,11 +145,25 @@ async fn a_node_joins_by_a_token_and_a_refused_start_leaves_nothing() {
     );
 
     kubeconfig(&halves, "node.kubeconfig", &json!({"tokenFile": file}));
-    let halves = halves.with_node().await;
+    let mut halves = halves.with_node().await;
     let pods: Api<Pod> = Api::default_namespaced(client);
     pods.create(&Default::default(), &pod()).await.unwrap();
     until(&pods, "p", "it runs", |status| runs(status, "c")).await;
-    drop(halves);
+
+    // A program may say it, too.
+    halves.kill_node();
+    let version = "client.authentication.k8s.io/v1";
+    let script = r#"printf '{"kind": "ExecCredential", "apiVersion": "%s", "status": {"token": "%s"}}' "$1" "$(cat "$2")""#;
+    let program = json!({"apiVersion": version, "command": "sh", "args": ["-c", script, "sh", version, file],
+        "interactiveMode": "Never"});
+    kubeconfig(&halves, "node.kubeconfig", &json!({"exec": program}));
+    halves.start_node();
+    pods.delete("p", &Default::default()).await.unwrap();
+    let gone = kube::runtime::wait::await_condition(pods, "p", |pod: Option<&Pod>| pod.is_none());
+    tokio::time::timeout(PATIENCE, gone)
+        .await
+        .expect("the Pod ends")
+        .unwrap();
 }
 
 async fn make<K>(api: &Api<K>, object: Value)

@@ -96,6 +96,31 @@ impl Layout {
         Ok(claim)
     }
 
+    /// Gives up a root without Pods, with the directories in it that nobody has anything in.
+    ///
+    /// # Errors
+    /// When it cannot be removed whose it is.
+    pub fn release(&self) -> Result<(), LayoutError> {
+        if self.root.is_none() {
+            return Ok(());
+        }
+        for dir in [self.devices(), self.staging(), self.registration()] {
+            let mut empty = Some(dir.as_path());
+            // The root itself is whoever's who gave it; what is left in others is theirs.
+            while let Some(dir) = empty.filter(|dir| *dir != self.root()) {
+                empty = match fs::remove_dir(dir) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => None,
+                    _ => dir.parent(),
+                };
+            }
+        }
+        let mark = self.root().join(OWNER);
+        match fs::remove_file(&mark) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", &mark)(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether Pods there are this cluster's. Those below its own data always are.
     ///
     /// # Errors
@@ -195,8 +220,11 @@ mod tests {
         assert!(refused.contains("holds Pods of a:"), "{refused}");
         assert!(layout.is_of("a").unwrap() && !layout.is_of("b").unwrap());
         layout.claim("a").await.unwrap();
+        layout.release().unwrap();
+        let left = fs::read_dir(place.path("kubelet")).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["pods"]);
         // A kubelet writes down no such thing.
-        fs::remove_file(place.path("kubelet").join(OWNER)).unwrap();
         let refused = layout.check(&layout, "a").unwrap_err().to_string();
         assert!(refused.contains("a kubelet perhaps"), "{refused}");
     }
