@@ -102,6 +102,14 @@ type Lasting = BTreeMap<Signal, Duration>;
 /// How the node agent works.
 #[derive(Args, Clone)]
 pub struct AgentArgs {
+    /// Where Pods' volumes, sockets of CSI drivers and seccomp profiles are: /var/lib/kubelet is what drivers of others look for. One
+    /// agent's alone; kept for the next start [default: DIR/node]
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
+    pub root_dir: Option<PathBuf>,
+    /// Where containers' logs are: /var/log/pods is what collectors look for, who have links in /var/log/containers too. Kept for the
+    /// next start [default: DIR/node/logs]
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
+    pub pod_logs_dir: Option<PathBuf>,
     /// Pods this node takes at most; the control plane's --node-cidr-mask-size must leave addresses for them [default: 110]
     #[arg(long, value_name = "NUMBER")]
     pub max_pods: Option<u32>,
@@ -193,9 +201,13 @@ pub struct NodeArgs {
     /// URL of the API server.
     #[arg(long, value_name = "URL")]
     pub server: String,
-    /// Kubeconfig with the node's own client certificate (`amphipod kubeconfig --node NAME` writes one).
+    /// Kubeconfig with the node's identity: a client certificate (`amphipod kubeconfig --node NAME` writes one), a token or a program.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
+    /// Kubeconfig that may ask for the node's certificate, if there is none, or one that has ended, in --kubeconfig: what comes of it
+    /// is written there, and renewed in time.
+    #[arg(long, value_name = "FILE")]
+    pub bootstrap_kubeconfig: Option<PathBuf>,
     /// Directory of images, Pods' volumes and logs.
     #[arg(
         long,
@@ -234,6 +246,12 @@ pub struct KubeconfigArgs {
     /// URL of the API server to write into it [default: https://127.0.0.1 and the cluster's port]
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = std::path::absolute(text).map_err(|error| error.to_string())?;
+    // Paths are compared by their names.
+    Ok(path.components().collect())
 }
 
 fn mirror(text: &str) -> Result<(String, String), String> {

@@ -7,12 +7,13 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use amphipod_control::admission::PodSecurityLevel;
+use amphipod_node::Layout;
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::ClusterArgs;
+use crate::cli::{AgentArgs, ClusterArgs};
 
 /// The layout described in ARCHITECTURE.md, "Data directory".
 const FORMAT: &str = "1";
@@ -39,6 +40,11 @@ pub struct Cluster {
     /// The Pod Security level of namespaces whose labels say none.
     #[serde(default)]
     pub pod_security: PodSecurityLevel,
+    /// Where this machine's node keeps what drivers look for, and its logs, if that is elsewhere than in the data directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_dir: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_logs_dir: Option<PathBuf>,
 }
 
 impl Cluster {
@@ -59,6 +65,16 @@ impl Cluster {
 
     pub fn run_dir(&self) -> PathBuf {
         run_dir(&self.id)
+    }
+
+    /// With what the command line says of the node's directories.
+    #[must_use]
+    pub fn placed(self, agent: &AgentArgs) -> Self {
+        Cluster {
+            root_dir: agent.root_dir.clone().or(self.root_dir),
+            pod_logs_dir: agent.pod_logs_dir.clone().or(self.pod_logs_dir),
+            ..self
+        }
     }
 }
 
@@ -108,6 +124,21 @@ impl DataDir {
     /// What the directory's cluster is; `None` before its first start.
     pub fn cluster(&self) -> Result<Option<Cluster>> {
         read_cluster(&self.path)
+    }
+
+    /// Where this machine's node of a cluster in this directory keeps things.
+    pub fn layout(&self, cluster: &Cluster) -> Layout {
+        let own = Layout::below(self.path.join("node"));
+        own.with(cluster.root_dir.clone(), cluster.pod_logs_dir.clone())
+    }
+
+    /// Whether its node can be as `cluster` says, which has Pods where it was before.
+    pub fn check_layout(&self, cluster: &Cluster) -> Result<()> {
+        let before = self.cluster()?;
+        let before = self.layout(before.as_ref().unwrap_or(cluster));
+        self.layout(cluster)
+            .check(&before, &cluster.name())
+            .context("starting the node agent")
     }
 
     /// The directory's cluster with what the command line asks for.
@@ -254,6 +285,8 @@ fn settle(before: Option<&Cluster>, args: &ClusterArgs, node_name: Option<&str>)
             .pod_security_default
             .or(before.map(|cluster| cluster.pod_security))
             .unwrap_or_default(),
+        root_dir: before.and_then(|cluster| cluster.root_dir.clone()),
+        pod_logs_dir: before.and_then(|cluster| cluster.pod_logs_dir.clone()),
     };
     check_fixed(before, &cluster)?;
     Ok(cluster)

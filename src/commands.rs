@@ -16,7 +16,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::cli::{AgentArgs, ClusterArgs, Command, ControlArgs, DownArgs, KubeconfigArgs, NodeArgs};
 use crate::cluster::{self, Cluster, DataDir};
 use crate::progress::{Progress, print_line};
-use crate::{image, kubeconfig, shims, signals, text, up};
+use crate::{identity, image, kubeconfig, shims, signals, text, up};
 
 /// How long each half of a cluster has to stop in order. Shims are not waited for: they outlive us.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -134,11 +134,22 @@ async fn node(args: &NodeArgs) -> Result<()> {
     let stop = signals::on_interrupt()?;
     let data = DataDir::open(&args.data_dir)?;
     let cluster = data.settle(&joining(args), args.node_name.as_deref())?;
+    let cluster = cluster.placed(&args.agent);
     // Of a command line that cannot be followed here nothing is written down.
+    data.check_layout(&cluster)?;
     let free = amphipod_node::check_ranges(&cluster.id, args.pod_cidr, cluster.service_cidr).await;
     free.context("starting the node agent")?;
+    let place = identity::Place {
+        file: args.kubeconfig.clone(),
+        server: args.server.clone(),
+        node: cluster.node_name.clone(),
+    };
+    let joined = identity::join(place, args.bootstrap_kubeconfig.as_deref());
+    let Some(joined) = stop.run_until_cancelled(joined).await else {
+        return Ok(());
+    };
+    let (client, tls) = joined?;
     data.record(&cluster)?;
-    let (client, tls) = kubeconfig::node_client(&args.kubeconfig, &args.server).await?;
     let common = node_options(&data, &cluster, &args.agent, &args.registry, client, tls)?;
     let options = NodeOptions {
         node_ip: args.node_ip,
@@ -191,7 +202,7 @@ pub fn node_options(
         cluster: cluster.name(),
         id: cluster.id.clone(),
         node_name: cluster.node_name.clone(),
-        data_dir: data.path.join("node"),
+        layout: data.layout(cluster),
         run_dir: cluster.run_dir(),
         client,
         tls,
@@ -279,7 +290,7 @@ pub async fn remove(data: &DataDir, cluster: &Cluster, purge: bool) -> Result<()
     let options = DownOptions {
         cluster: cluster.name(),
         id: cluster.id.clone(),
-        data_dir: data.path.join("node"),
+        layout: data.layout(cluster),
         run_dir: cluster.run_dir(),
         linux_shim: shims::linux()?,
         wasm_shim: shims::own("wasm-shim")?,

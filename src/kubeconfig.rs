@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use amphipod_control::auth::pki::{CertRequest, Pki};
-use amphipod_node::NodeTls;
-use anyhow::{Context, Result, anyhow};
+use amphipod_control::auth::pki::{CertRequest, Pki, is_for_clients_only, self_signed};
+use amphipod_node::{NodeTls, Renewal};
+use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -45,8 +45,14 @@ pub fn open_pki(control_dir: &Path) -> Result<Pki> {
     Pki::open(&control_dir.join("pki")).context("opening the cluster's certificate authority")
 }
 
-/// A client of `server`, and the certificate that the node serves with, from a node's kubeconfig.
-pub async fn node_client(file: &Path, server: &str) -> Result<(Client, NodeTls)> {
+/// A client of `server` by the identity in a kubeconfig.
+pub async fn client(file: &Path, server: &str) -> Result<(Client, Renewal)> {
+    let made = amphipod_node::client(config(file, server).await?).await;
+    made.with_context(|| format!("making a client for {server}"))
+}
+
+/// The same as settings.
+pub async fn config(file: &Path, server: &str) -> Result<Config> {
     let mut kubeconfig =
         Kubeconfig::read_from(file).with_context(|| format!("reading {}", file.display()))?;
     for cluster in kubeconfig
@@ -56,44 +62,164 @@ pub async fn node_client(file: &Path, server: &str) -> Result<(Client, NodeTls)>
     {
         cluster.server = Some(server.to_owned());
     }
-    let tls = tls_of(file).with_context(|| format!("reading the certificate in {}", file.display()))?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
-        .with_context(|| format!("understanding {}", file.display()))?;
-    Ok((
-        amphipod_node::client(config)
-            .await
-            .with_context(|| format!("making a client for {server}"))?,
-        tls,
-    ))
+        .with_context(|| format!("understanding {}", file.display()))
 }
 
-/// The PEM texts of the first user and cluster. `kube` keeps the key to itself, so the file is read once more.
-fn tls_of(file: &Path) -> Result<NodeTls> {
-    let kubeconfig: Value = crate::manifest::read_one(file)?;
-    let (user, cluster) = (
-        &kubeconfig["users"][0]["user"],
-        &kubeconfig["clusters"][0]["cluster"],
-    );
+/// The client certificate in a kubeconfig, PEM.
+pub fn certificate(file: &Path) -> Result<String> {
+    let entries = Entries::read(file)?;
+    entries.pem(entries.chosen().0, "client-certificate")
+}
+
+/// The authority of the cluster in a kubeconfig, PEM.
+pub fn authority(file: &Path) -> Result<String> {
+    let entries = Entries::read(file)?;
+    let authority = entries.pem(entries.chosen().1, "certificate-authority");
+    authority.with_context(|| format!("reading {}", file.display()))
+}
+
+/// What the node serves with: its client certificate, if the kubeconfig has one that is for that too; else, as upstream's kubelet
+/// does, one that it signs itself. `kube` keeps the key to itself, so the file is read once more.
+pub fn serving(file: &Path, name: &str) -> Result<NodeTls> {
+    tls_of(file, name).with_context(|| format!("reading the identity in {}", file.display()))
+}
+
+fn tls_of(file: &Path, name: &str) -> Result<NodeTls> {
+    let entries = Entries::read(file)?;
+    let (user, cluster) = entries.chosen();
+    let ca_pem = entries.pem(cluster, "certificate-authority")?;
+    let is_there = |name: &str| !user[name].is_null();
+    if is_there("client-certificate") || is_there("client-certificate-data") {
+        let (cert_pem, key_pem) = (
+            entries.pem(user, "client-certificate")?,
+            entries.pem(user, "client-key")?,
+        );
+        if !is_for_clients_only(&cert_pem) {
+            return Ok(NodeTls {
+                cert_pem,
+                key_pem,
+                ca_pem,
+            });
+        }
+    } else if !["token", "tokenFile", "exec"].into_iter().any(is_there) {
+        bail!(
+            "it has neither client-certificate nor token, tokenFile or exec; `amphipod kubeconfig --node NAME` writes one that has \
+             a certificate"
+        )
+    }
+    let request = CertRequest {
+        client: false,
+        ..CertRequest::node(name, Vec::new())
+    };
+    let own = self_signed(&request).with_context(|| format!("making the certificate of node {name}"))?;
     Ok(NodeTls {
-        cert_pem: pem(user, "client-certificate")?,
-        key_pem: pem(user, "client-key")?,
-        ca_pem: pem(cluster, "certificate-authority")?,
+        cert_pem: own.cert_pem,
+        key_pem: own.key_pem,
+        ca_pem,
     })
 }
 
-/// Kubeconfigs carry PEM inline as base64 (`NAME-data`) or name a file (`NAME`).
-fn pem(entry: &Value, name: &str) -> Result<String> {
-    if let Some(data) = entry[format!("{name}-data")].as_str() {
-        let bytes = STANDARD
-            .decode(data)
-            .with_context(|| format!("decoding {name}-data"))?;
-        return String::from_utf8(bytes).with_context(|| format!("reading {name}-data"));
+/// What a kubeconfig says, and where files that it names are.
+struct Entries<'a> {
+    kubeconfig: Value,
+    folder: &'a Path,
+}
+
+impl<'a> Entries<'a> {
+    fn read(file: &'a Path) -> Result<Self> {
+        Ok(Entries {
+            kubeconfig: crate::manifest::read_one(file)?,
+            folder: file.parent().unwrap_or(Path::new("")),
+        })
     }
-    match entry[name].as_str() {
-        Some(file) => std::fs::read_to_string(file).with_context(|| format!("reading {name} {file}")),
-        None => Err(anyhow!(
-            "it has no {name}; `amphipod kubeconfig --node NAME` writes one that does"
-        )),
+
+    /// The user and the cluster of the current context.
+    fn chosen(&self) -> (&Value, &Value) {
+        let current = &self.kubeconfig["current-context"];
+        let context = &self.entry("contexts", current)["context"];
+        (
+            &self.entry("users", &context["user"])["user"],
+            &self.entry("clusters", &context["cluster"])["cluster"],
+        )
+    }
+
+    fn entry(&self, list: &str, name: &Value) -> &Value {
+        let all = self.kubeconfig[list].as_array();
+        let found = all.and_then(|all| all.iter().find(|entry| entry["name"] == *name));
+        found.unwrap_or(&Value::Null)
+    }
+
+    /// Kubeconfigs carry PEM inline as base64 (`NAME-data`) or name a file (`NAME`), by its way from their own folder.
+    fn pem(&self, entry: &Value, name: &str) -> Result<String> {
+        if let Some(data) = entry[format!("{name}-data")].as_str() {
+            let bytes = STANDARD
+                .decode(data)
+                .with_context(|| format!("decoding {name}-data"))?;
+            return String::from_utf8(bytes).with_context(|| format!("reading {name}-data"));
+        }
+        let Some(file) = entry[name].as_str() else {
+            bail!("it has no {name}; `amphipod kubeconfig --node NAME` writes one that does")
+        };
+        std::fs::read_to_string(self.folder.join(file)).with_context(|| format!("reading {name} {file}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// What a node of a kubeconfig with this user serves with.
+    fn serves(dir: &Path, user: Value) -> Result<NodeTls, String> {
+        let text = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "mine",
+            "contexts": [
+                {"name": "other", "context": {"user": "u0", "cluster": "c0"}},
+                {"name": "mine", "context": {"user": "u1", "cluster": "c1"}},
+            ],
+            "users": [{"name": "u0", "user": {}}, {"name": "u1", "user": user}],
+            "clusters": [{"name": "c0", "cluster": {}}, {"name": "c1", "cluster": {"certificate-authority": "ca.crt"}}],
+        });
+        let file = dir.join("kubeconfig");
+        std::fs::write(&file, text.to_string()).unwrap();
+        tls_of(&file, "n1").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_node_has_the_identity_that_its_kubeconfig_gives() {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, text) in [("ca.crt", "CA"), ("c.crt", "CERT"), ("c.key", "KEY")] {
+            std::fs::write(dir.path().join(file), text).unwrap();
+        }
+        let certified = json!({"client-certificate": "c.crt", "client-key-data": STANDARD.encode("INLINE"), "token": "t"});
+        let tls = serves(dir.path(), certified).unwrap();
+        assert_eq!(
+            (&*tls.cert_pem, &*tls.key_pem, &*tls.ca_pem),
+            ("CERT", "INLINE", "CA")
+        );
+        let clients = self_signed(&CertRequest::client("u", "g")).unwrap();
+        for user in [
+            json!({"client-certificate-data": STANDARD.encode(clients.cert_pem), "client-key": "c.key"}),
+            json!({"token": "t"}),
+            json!({"tokenFile": "/t"}),
+            json!({"exec": {"command": "c", "apiVersion": "client.authentication.k8s.io/v1"}}),
+        ] {
+            let tls = serves(dir.path(), user.clone()).unwrap();
+            assert!(tls.cert_pem.contains("BEGIN CERTIFICATE"), "{user}");
+            assert_eq!(tls.ca_pem, "CA");
+        }
+        for (user, words) in [
+            (json!({}), "neither client-certificate nor token"),
+            (
+                json!({"username": "u", "password": "p"}),
+                "neither client-certificate nor token",
+            ),
+            (json!({"client-certificate": "c.crt"}), "has no client-key"),
+        ] {
+            let refused = serves(dir.path(), user.clone()).err().unwrap();
+            assert!(refused.contains(words), "{user}: {refused}");
+        }
     }
 }

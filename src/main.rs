@@ -4,6 +4,7 @@ mod apply;
 mod cli;
 mod cluster;
 mod commands;
+mod identity;
 mod image;
 mod kubeconfig;
 mod manifest;

@@ -25,6 +25,8 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let documents = manifest::read(&manifest::files(&args.manifests)?)?;
     let data = DataDir::open(&args.cluster.data_dir)?;
     let cluster = data.settle(&args.cluster, args.node_name.as_deref())?;
+    let cluster = cluster.placed(&args.agent);
+    data.check_layout(&cluster)?;
     let free = amphipod_node::check_ranges(&cluster.id, None, cluster.service_cidr).await;
     free.context("starting the node agent")?;
 

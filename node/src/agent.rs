@@ -22,6 +22,7 @@ use crate::events::Recorder;
 use crate::exec::Execs;
 use crate::host::{self, Host, HostError, default_address};
 use crate::images::{Images, ImagesOptions, KeyedLocks, StoreError};
+use crate::layout::{Claim, LayoutError};
 use crate::metrics::disks::Disks;
 use crate::metrics::{ProbeCounts, Station};
 use crate::narrowing;
@@ -29,12 +30,12 @@ use crate::network::{self, Network, NetworkConfig};
 use crate::options::NodeOptions;
 use crate::pods::admission;
 use crate::pods::allocations::Allocations;
-use crate::pods::context::{Context, pods_dir};
+use crate::pods::context::Context;
 use crate::pods::eviction::Eviction;
 use crate::pods::followed::Follower;
 use crate::pods::shims::{self, Shims};
 use crate::pods::table::Table;
-use crate::pods::{leftovers, manager};
+use crate::pods::{leftovers, log_links, manager};
 use crate::pressure::NodeState;
 use crate::reflect::reflect;
 use crate::registration::{RegisterError, Registration, Told, join};
@@ -50,6 +51,8 @@ use crate::volumes::tokens::Tokens;
 pub enum StartError {
     #[error(transparent)]
     Host(#[from] HostError),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
     #[error("cannot prepare {}: {source}", path.display())]
     Directory { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -74,19 +77,21 @@ pub struct Node {
     ctx: Arc<Context>,
     tasks: JoinSet<()>,
     is_member: bool,
+    _claim: Claim,
 }
 
 impl Node {
     /// Joins the cluster and takes up its Pods, also those an earlier agent left running.
     pub async fn start(options: NodeOptions) -> Result<Node, StartError> {
         let host = Host::read()?;
+        let claim = options.layout.claim(&options.cluster).await?;
         make_directories(&options)?;
-        let pods = pods_dir(&options);
+        let pods = options.layout.pods();
         leftovers::forget_unwritten(&pods).map_err(|source| StartError::Directory { path: pods, source })?;
         let shutdown = CancellationToken::new();
         let table = Table::new(
-            options.data_dir.join("logs"),
-            pods_dir(&options),
+            options.layout.logs(),
+            options.layout.pods(),
             options.run_dir.join("ns"),
         );
         let images = open_images(&options)?;
@@ -99,7 +104,7 @@ impl Node {
         let memory_capacity = host.memory_bytes;
         let boot_id = host.boot_id.clone();
         let state = NodeState::default();
-        let csi = Csi::new(options.data_dir.clone());
+        let csi = Csi::new(options.layout.clone());
         let recorder = Recorder::start(options.client.clone(), &options.node_name, shutdown.clone());
         let told = Told {
             images: images.clone(),
@@ -114,7 +119,7 @@ impl Node {
         registration.set_pod_cidr(cidr);
         let network = Arc::new(open_network(&options, cidr).await?);
         let allocations = Allocations::new(&registration.allocatable());
-        let recalled = admission::recall(&network, &allocations, &pods_dir(&options));
+        let recalled = admission::recall(&network, &allocations, &options.layout.pods());
         recalled.map_err(network::OpenError::from)?;
         let ip = known_ip.unwrap_or(IpAddr::V4(network.gateway()));
         registration.set_ip(ip);
@@ -122,7 +127,7 @@ impl Node {
             true => Some(registration.report().await?),
             false => None,
         };
-        let users = Users::open(&pods_dir(&options), &options.id)?;
+        let users = Users::open(&options.layout.pods(), &options.id)?;
         let mut tasks = JoinSet::new();
         let services = follow_services(&options, &mut tasks, &shutdown);
         let (evictions, evicted) = mpsc::channel(EVICTIONS);
@@ -148,7 +153,7 @@ impl Node {
             state,
             evictions,
             csi,
-            disks: volumes::disks::Disks::new(options.data_dir.clone()),
+            disks: volumes::disks::Disks::new(options.layout.clone()),
             users,
             cgroups: CgroupFacts::of_host(options.pids_limit),
             boot_id,
@@ -159,16 +164,17 @@ impl Node {
         if let Err(error) = leftovers::sweep(&ctx) {
             tracing::warn!(%error, "what an earlier agent has left stays");
         }
+        log_links::sweep(&ctx.options.layout);
         if let Err(error) = ctx.disks.release_unused() {
             tracing::warn!(%error, "devices that an earlier agent has mounted stay so");
         }
-        shims::dismiss(&ctx.options.run_dir).await;
-        shims::sweep(&ctx.options.run_dir).await;
+        tasks.spawn(tidy_shims(ctx.clone()));
         spawn_all(&ctx, member, registration, evicted, &mut tasks);
         Ok(Node {
             ctx,
             tasks,
             is_member,
+            _claim: claim,
         })
     }
 
@@ -203,6 +209,16 @@ impl Node {
             );
         }
     }
+}
+
+/// Beside the Pods: one shim that does not answer would hold up all of them.
+async fn tidy_shims(ctx: Arc<Context>) {
+    let run_dir = &ctx.options.run_dir;
+    let tidy = async {
+        shims::dismiss(run_dir).await;
+        shims::sweep(run_dir).await;
+    };
+    ctx.shutdown.run_until_cancelled(tidy).await;
 }
 
 fn spawn_all(
@@ -242,10 +258,8 @@ fn spawn_all(
 }
 
 fn make_directories(options: &NodeOptions) -> Result<(), StartError> {
-    let data = &options.data_dir;
-    for path in [data.join("pods"), data.join("logs"), options.run_dir.clone()] {
-        std::fs::create_dir_all(&path).map_err(|source| StartError::Directory { path, source })?;
-    }
+    let path = options.run_dir.clone();
+    std::fs::create_dir_all(&path).map_err(|source| StartError::Directory { path, source })?;
     let execs = Execs::new(&options.run_dir, TaskClients::default());
     let path = options.run_dir.clone();
     execs
@@ -255,9 +269,9 @@ fn make_directories(options: &NodeOptions) -> Result<(), StartError> {
 }
 
 fn server_options(options: &NodeOptions) -> Result<ServerOptions, StartError> {
-    let data = &options.data_dir;
+    let data = options.layout.root();
     let disk = host::disk(data).map_err(|source| StartError::Directory {
-        path: data.clone(),
+        path: data.to_owned(),
         source,
     })?;
     Ok(ServerOptions {
@@ -267,7 +281,7 @@ fn server_options(options: &NodeOptions) -> Result<ServerOptions, StartError> {
         ca_pem: options.tls.ca_pem.clone(),
         run_dir: options.run_dir.clone(),
         client: Some(options.client.clone()),
-        storage_dir: options.data_dir.join("storage"),
+        storage_dir: options.layout.storage(),
         configuration: configuration(options, disk.bytes),
     })
 }
@@ -283,7 +297,7 @@ fn station(
         Arc::new(table.clone()),
         (options.cluster.clone(), options.node_name.clone()),
         network::Names::new(&options.id)?,
-        Disks::new(options.data_dir.clone(), Some(images.clone())),
+        Disks::new(options.layout.clone(), Some(images.clone())),
         probes.clone(),
     ))
 }
@@ -311,7 +325,7 @@ async fn open_network(options: &NodeOptions, pod_cidr: IpNet) -> Result<Network,
         pod_cidr: v4(pod_cidr)?,
         service_cidr: v4(options.service_cidr)?,
         run_dir: options.run_dir.clone(),
-        data_dir: options.data_dir.clone(),
+        data_dir: options.layout.data().to_owned(),
     };
     Ok(Network::open(config).await?)
 }
@@ -326,7 +340,7 @@ fn open_images(options: &NodeOptions) -> Result<Images, StoreError> {
         keeps_access: true,
         ..ImagesOptions::default()
     };
-    Images::open(&options.data_dir.join("images"), images)
+    Images::open(&options.layout.images(), images)
 }
 
 /// Keeps a copy of all Services, for environments.

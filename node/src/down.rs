@@ -1,6 +1,8 @@
 //! Removes everything a cluster made on this host: tasks, shims, mounts, links, cgroups, files of Pods. Works
 //! from what is on disk; no agent of the cluster may run.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,15 +15,15 @@ use futures::stream;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::csi;
 use crate::images;
+use crate::layout::{Layout, LayoutError};
 use crate::mounts;
 use crate::network;
 use crate::options::NodeOptions;
 use crate::pods::cgroup::{PodCgroupError, end_slice};
+use crate::pods::log_links;
 use crate::pods::record::{self, Record, RuntimeKind, subdirectories};
 use crate::pods::shims;
-use crate::volumes::disks;
 use crate::volumes::host::{self, HostError};
 
 const SIGKILL: u32 = 9;
@@ -37,8 +39,8 @@ pub struct DownOptions {
     /// `amphipod-<id>`.
     pub cluster: String,
     pub id: String,
-    /// `DATA/node`.
-    pub data_dir: PathBuf,
+    /// Where things are kept.
+    pub layout: Layout,
     pub run_dir: PathBuf,
     pub linux_shim: Vec<std::ffi::OsString>,
     pub wasm_shim: Vec<std::ffi::OsString>,
@@ -49,7 +51,7 @@ impl From<&NodeOptions> for DownOptions {
         DownOptions {
             cluster: options.cluster.clone(),
             id: options.id.clone(),
-            data_dir: options.data_dir.clone(),
+            layout: options.layout.clone(),
             run_dir: options.run_dir.clone(),
             linux_shim: options.linux_shim.clone(),
             wasm_shim: options.wasm_shim.clone(),
@@ -64,6 +66,8 @@ pub enum DownError {
     Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Host(#[from] HostError),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
     #[error("the Pod network cannot be removed: {0}")]
     Network(#[from] network::DownError),
     #[error("snapshots of containers cannot be removed: {0}")]
@@ -76,8 +80,13 @@ pub enum DownError {
 
 /// Removes it all. Repeating it is fine; images stay.
 pub async fn down(options: &DownOptions) -> Result<(), DownError> {
-    let pods = options.data_dir.join("pods");
-    let tasks = unended(&pods)?;
+    let layout = &options.layout;
+    // Others' Pods may be where this cluster's were to be.
+    let has_pods = layout.is_of(&options.cluster)?;
+    let tasks = match has_pods {
+        true => unended(&layout.pods())?,
+        false => Vec::new(),
+    };
     let ends = tasks
         .iter()
         .map(|(record, bundle)| end_task(options, record, bundle));
@@ -85,16 +94,44 @@ pub async fn down(options: &DownOptions) -> Result<(), DownError> {
         .for_each_concurrent(shims::AT_ONCE, |end| end)
         .await;
     end_shims(&options.run_dir).await?;
-    host::remove_tree(&pods)?;
-    host::remove_tree(&options.data_dir.join("logs"))?;
-    // Nobody is left who would have their drivers take them back: they ran in Pods, as a rule. What lies there stays.
-    let staged = options.data_dir.join(csi::STAGING);
-    mounts::release_under(&staged).map_err(host::at("unmount what is below", &staged))?;
-    host::remove_tree(&options.data_dir.join(disks::MOUNTS))?;
-    images::down(&options.data_dir.join("images"))?;
+    if has_pods {
+        remove_pods(layout)?;
+    }
+    images::down(&layout.images())?;
     network::down(&options.id, &options.run_dir).await?;
     remove_cgroups(&options.cluster).await?;
     Ok(host::remove_tree(&options.run_dir)?)
+}
+
+/// What Pods have had on disk.
+fn remove_pods(layout: &Layout) -> Result<(), DownError> {
+    let pods = layout.pods();
+    if layout.logs().starts_with(layout.data()) {
+        host::remove_tree(&layout.logs())?;
+    }
+    for logs in logs_of(&list(&pods)?, list(&layout.logs())?) {
+        host::remove_tree(&logs)?;
+        log_links::forget(layout, &logs);
+    }
+    host::remove_tree(&pods)?;
+    // Nobody is left who would have their drivers take them back: they ran in Pods, as a rule. What lies there stays.
+    let staged = layout.staging();
+    mounts::release_under(&staged).map_err(host::at("unmount what is below", &staged))?;
+    host::remove_tree(&layout.devices())?;
+    Ok(layout.release()?)
+}
+
+/// Those of the directories of logs that are these Pods': others' may be beside them.
+fn logs_of(pods: &[PathBuf], logs: Vec<PathBuf>) -> impl Iterator<Item = PathBuf> {
+    let uids: HashSet<_> = pods.iter().filter_map(|pod| pod.file_name()).collect();
+    let uids: HashSet<_> = uids.into_iter().map(OsStr::to_owned).collect();
+    logs.into_iter().filter(move |logs| {
+        let uid = logs
+            .file_name()
+            .and_then(OsStr::to_str)
+            .and_then(|name| name.rsplit('_').next());
+        uid.is_some_and(|uid| uids.contains(OsStr::new(uid)))
+    })
 }
 
 /// Every task that is not known to have ended, with its bundle.

@@ -58,7 +58,7 @@ fn collect(ctx: &Context) -> Option<String> {
     if let Err(error) = ctx.images.expire() {
         tracing::warn!(%error, "what pulls left behind cannot be removed");
     }
-    let dir = &ctx.options.data_dir;
+    let dir = ctx.options.layout.data();
     let before = look(dir)?;
     if surplus(&before, HIGH_PERCENT) == 0 {
         return None;

@@ -84,6 +84,9 @@ pub struct Memory {
     pub total: u64,
     pub free: u64,
     pub anonymous: u64,
+    /// Of files, and of these what programs have mapped.
+    pub cached: u64,
+    pub mapped: u64,
     pub swap_total: u64,
     pub swap_free: u64,
 }
@@ -96,6 +99,8 @@ pub fn memory() -> Memory {
         total: field("MemTotal:"),
         free: field("MemFree:"),
         anonymous: field("AnonPages:"),
+        cached: field("Cached:"),
+        mapped: field("Mapped:"),
         swap_total: field("SwapTotal:"),
         swap_free: field("SwapFree:"),
     }
@@ -124,6 +129,8 @@ pub fn boot_time() -> Option<Timestamp> {
 pub struct Usage {
     /// Time of processors since boot that was not idle.
     pub cpu: Duration,
+    /// Of it, what programs had for their own code.
+    pub cpu_of_programs: Duration,
     /// Bytes of memory that could not be had back easily: all but what is free and what is cached of files not used lately.
     pub working_set: u64,
 }
@@ -131,18 +138,25 @@ pub struct Usage {
 /// # Errors
 /// /proc is not readable.
 pub fn usage() -> Result<Usage, HostError> {
+    let stat = read("/proc/stat")?;
     Ok(Usage {
-        cpu: busy_time(&read("/proc/stat")?),
+        cpu: busy_time(&stat),
+        cpu_of_programs: time_of(&stat, |i| i < 2),
         working_set: working_set(&read("/proc/meminfo")?),
     })
 }
 
 /// Of the line `cpu` (proc_stat(5)): user, nice, system, idle, iowait, irq, softirq, steal; guests' time is in user's already.
 fn busy_time(stat: &str) -> Duration {
+    time_of(stat, |i| !matches!(i, 3 | 4))
+}
+
+/// The same of those of the eight that are wanted.
+fn time_of(stat: &str, is_wanted: impl Fn(usize) -> bool) -> Duration {
     let all = stat.lines().find_map(|line| line.strip_prefix("cpu "));
     let times = all.unwrap_or_default().split_whitespace().take(8).enumerate();
-    let busy = times.filter(|(i, _)| !matches!(i, 3 | 4));
-    let ticks: u64 = busy.filter_map(|(_, ticks)| ticks.parse::<u64>().ok()).sum();
+    let wanted = times.filter(|(i, _)| is_wanted(*i));
+    let ticks: u64 = wanted.filter_map(|(_, ticks)| ticks.parse::<u64>().ok()).sum();
     Duration::from_millis(ticks.saturating_mul(1000 / USER_HZ))
 }
 
@@ -250,6 +264,7 @@ mod tests {
     fn what_all_use_is_read() {
         let stat = "cpu  100 20 3 5000 60 4 5 6 7 8\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
         assert_eq!(busy_time(stat), Duration::from_millis(1380));
+        assert_eq!(time_of(stat, |i| i < 2), Duration::from_millis(1200));
         let meminfo = "MemTotal: 100 kB\nMemFree: 10 kB\nInactive: 50 kB\nInactive(file): 30 kB\n";
         assert_eq!(working_set(meminfo), 60 << 10);
         let now = usage().unwrap();

@@ -19,6 +19,7 @@ mod grpc_codes;
 pub mod host;
 pub mod hugepages;
 pub mod images;
+mod layout;
 mod metrics;
 mod mounts;
 mod narrowing;
@@ -43,6 +44,7 @@ pub mod volumes;
 mod walk;
 
 pub use agent::{Node, StartError, check_ranges};
-pub use client::client;
+pub use client::{Renewal, client};
 pub use down::{DownError, DownOptions, down};
+pub use layout::{Layout, LayoutError};
 pub use options::{DEFAULT_MAX_PODS, NodeOptions, NodeTls, PidsLimit};

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use crate::layout::Layout;
 use crate::pressure::thresholds::Limits;
 
 /// Pods a node accepts unless told otherwise; upstream's default.
@@ -60,8 +61,8 @@ pub struct NodeOptions {
     pub id: String,
     /// Name of the Node object.
     pub node_name: String,
-    /// `DATA/node`.
-    pub data_dir: PathBuf,
+    /// Where things are kept.
+    pub layout: Layout,
     /// `/run/amphipod/<cluster>`, on a tmpfs.
     pub run_dir: PathBuf,
     /// A client speaking as `system:node:<node_name>`.

@@ -16,6 +16,7 @@ mod kubectl;
 mod lifecycle;
 mod lying_registry;
 mod node_agent;
+mod places;
 mod policies;
 mod processes;
 mod ranges;

@@ -102,6 +102,17 @@ async fn a_pod_of_a_file_runs_and_is_mirrored_and_its_port_is_the_hosts() {
     let metrics = get(&client, "/api/v1/nodes/node-a/proxy/metrics/cadvisor").await;
     let is_its = |line: &str| line.starts_with("container_memory_usage_bytes{container=\"server\"");
     assert!(metrics.lines().any(is_its), "{metrics}");
+    // The Pod's and the machine's.
+    for (id, pod) in [
+        (format!("/amphipod-{}/pod", cluster.id()), "web-node-a"),
+        ("/\"".to_owned(), ""),
+    ] {
+        let begins = format!("container_memory_working_set_bytes{{container=\"\",id=\"{id}");
+        let is_its = |line: &str| line.starts_with(&begins) && line.contains(&format!("pod=\"{pod}\""));
+        assert!(metrics.lines().any(is_its), "{metrics}");
+    }
+    let logs = get(&client, "/api/v1/nodes/node-a/proxy/logs/").await;
+    assert!(logs.contains("<pre>"), "{logs}");
     let probes = get(&client, "/api/v1/nodes/node-a/proxy/metrics/probes").await;
     assert!(
         probes.contains("probe_type=\"Readiness\",result=\"successful\""),

@@ -4,8 +4,8 @@
 //! certificate is made anew at each start, for the addresses that the server has now. `front-proxy-ca.*` is a second
 //! authority, whose certificates tell extension servers that a request comes from this API server.
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -193,11 +193,7 @@ impl Pki {
 
     /// When the authority itself ends.
     pub fn ends(&self) -> jiff::Timestamp {
-        let der = CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).ok();
-        let read = der.as_ref().and_then(|der| X509Certificate::from_der(der).ok());
-        let end = read.map(|(_, certificate)| certificate.validity().not_after.timestamp());
-        end.and_then(|end| jiff::Timestamp::from_second(end).ok())
-            .unwrap_or(jiff::Timestamp::MAX)
+        validity(&self.ca_pem).map_or(jiff::Timestamp::MAX, |(_, end)| end)
     }
 
     /// A kubeconfig for `server` (`https://host:port`) with a fresh client certificate.
@@ -210,6 +206,54 @@ impl Pki {
             &self.issue(request)?,
         ))
     }
+}
+
+/// From when to when the first certificate of a text is valid; `None` of what is none.
+pub fn validity(pem: &str) -> Option<(jiff::Timestamp, jiff::Timestamp)> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+    let (from, to) = (
+        &certificate.validity().not_before,
+        &certificate.validity().not_after,
+    );
+    let at = |second| jiff::Timestamp::from_second(second).ok();
+    Some((at(from.timestamp())?, at(to.timestamp())?))
+}
+
+/// Whether its certificate is for nothing but to show who a client is.
+pub fn is_for_clients_only(pem: &str) -> bool {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok();
+    let usage = der.as_ref().and_then(|der| {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let usage = certificate.extended_key_usage().ok()??;
+        Some(usage.value.client_auth && !usage.value.server_auth && !usage.value.any)
+    });
+    usage == Some(true)
+}
+
+/// A request for a certificate, and the key that it is for, PEM.
+pub struct Requested {
+    pub csr_pem: String,
+    pub key_pem: String,
+}
+
+/// Asks for a certificate with this subject and a new key; what it is for the object of the API says.
+///
+/// # Errors
+/// [`PkiError::Issue`].
+pub fn ask(cn: &str, org: &str) -> Result<Requested, PkiError> {
+    let failed = |e: rcgen::Error| PkiError::Issue {
+        cn: cn.to_owned(),
+        message: e.to_string(),
+    };
+    let pair = KeyPair::generate().map_err(failed)?;
+    let mut params = CertificateParams::new(Vec::<String>::new()).map_err(failed)?;
+    params.distinguished_name = name(cn, Some(org));
+    let request = params.serialize_request(&pair).and_then(|request| request.pem());
+    Ok(Requested {
+        csr_pem: request.map_err(failed)?,
+        key_pem: pair.serialize_pem(),
+    })
 }
 
 /// The key in a file, PEM; made there, readable by its owner only, when there is none.
@@ -275,7 +319,25 @@ fn create_ca(cn: &str, cert: &Path, key: &Path) -> Result<(), PkiError> {
     write(key, &pair.serialize_pem(), 0o600)
 }
 
+/// A certificate that no authority vouches for, with a new key: who serves by it is known by what he listens on.
+///
+/// # Errors
+/// [`PkiError::Issue`]: there is no name for what was asked for.
+pub fn self_signed(request: &CertRequest) -> Result<Issued, PkiError> {
+    issue(request, |params, pair| params.self_signed(pair))
+}
+
 fn sign(issuer: &Issuer<'static, KeyPair>, request: &CertRequest) -> Result<Issued, PkiError> {
+    issue(request, |mut params, pair| {
+        params.use_authority_key_identifier_extension = true;
+        params.signed_by(pair, issuer)
+    })
+}
+
+fn issue(
+    request: &CertRequest,
+    sign: impl FnOnce(CertificateParams, &KeyPair) -> Result<Certificate, rcgen::Error>,
+) -> Result<Issued, PkiError> {
     let failed = |e: rcgen::Error| PkiError::Issue {
         cn: request.cn.clone(),
         message: e.to_string(),
@@ -287,7 +349,6 @@ fn sign(issuer: &Issuer<'static, KeyPair>, request: &CertRequest) -> Result<Issu
         .extend(request.ips.iter().map(|ip| SanType::IpAddress(*ip)));
     params.distinguished_name = name(&request.cn, request.org.as_deref());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.use_authority_key_identifier_extension = true;
     if request.client {
         params
             .extended_key_usages
@@ -299,7 +360,7 @@ fn sign(issuer: &Issuer<'static, KeyPair>, request: &CertRequest) -> Result<Issu
             .push(ExtendedKeyUsagePurpose::ServerAuth);
     }
     valid_for(&mut params, LEAF_YEARS);
-    let made = params.signed_by(&pair, issuer).map_err(failed)?;
+    let made = sign(params, &pair).map_err(failed)?;
     Ok(Issued {
         cert_pem: made.pem(),
         key_pem: pair.serialize_pem(),
@@ -379,6 +440,28 @@ mod tests {
                 0o600
             );
         }
+    }
+
+    #[test]
+    fn what_a_certificate_is_for_and_how_long_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::open_or_create(dir.path(), &[]).unwrap();
+        let of = |request| pki.issue(&request).unwrap().cert_pem;
+        let (client, node) = (
+            of(CertRequest::client("u", "g")),
+            of(CertRequest::node("n", vec![])),
+        );
+        assert!(is_for_clients_only(&client) && !is_for_clients_only(&node) && !is_for_clients_only("x"));
+        let own = self_signed(&CertRequest::node("n", vec![])).unwrap();
+        let (from, to) = validity(&own.cert_pem).unwrap();
+        assert!(from < jiff::Timestamp::now() && jiff::Timestamp::now() < to);
+        let asked = ask("system:node:n", "system:nodes").unwrap();
+        let wanted = crate::auth::certificate_request::Wanted::read(asked.csr_pem.as_bytes()).unwrap();
+        assert_eq!(
+            (&*wanted.name, &*wanted.organizations),
+            ("system:node:n", &["system:nodes".to_owned()][..])
+        );
+        assert_eq!(wanted.alternatives, []);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct TaskStats {
     pub memory_anon: u64,
     /// Page cache.
     pub memory_cache: u64,
+    /// Of it, what programs have mapped.
+    pub memory_mapped: u64,
     /// What of it is in swap.
     pub memory_swap: u64,
     /// The most it ever was.
@@ -149,6 +151,7 @@ impl TaskStats {
             memory: MessageField::some(MemoryStat {
                 anon: self.memory_anon,
                 file: self.memory_cache,
+                file_mapped: self.memory_mapped,
                 swap_usage: self.memory_swap,
                 max_usage: self.memory_max,
                 inactive_file: self.memory_inactive_file,
@@ -201,6 +204,7 @@ impl TaskStats {
             cpu_throttled_nanos: m.cpu.throttled_usec.saturating_mul(1000),
             memory_usage: m.memory.usage,
             memory_cache: m.memory.file,
+            memory_mapped: m.memory.file_mapped,
             memory_swap: m.memory.swap_usage,
             memory_max: m.memory.max_usage,
             memory_failures: m.memory_events.max,
@@ -225,6 +229,7 @@ impl TaskStats {
             cpu_throttled_nanos: m.cpu.throttling.throttled_time,
             memory_usage: m.memory.usage.usage,
             memory_cache: m.memory.total_cache,
+            memory_mapped: m.memory.total_mapped_file,
             memory_swap: m.memory.swap.usage.saturating_sub(m.memory.usage.usage),
             memory_max: m.memory.usage.max,
             memory_failures: m.memory.usage.failcnt,
@@ -257,6 +262,7 @@ mod tests {
             cpu_throttled_periods: 8,
             cpu_throttled_nanos: 4_000,
             memory_cache: 40,
+            memory_mapped: 20,
             memory_swap: 10,
             memory_max: 110,
             memory_failures: 5,

@@ -5,7 +5,7 @@
 mod connection;
 
 use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
@@ -28,25 +28,26 @@ const TRIES: usize = 3;
 /// A client of the API server that `config` names. One without TLS, or behind a proxy, is `kube`'s to reach or to refuse, and one
 /// that has no HTTP/2 (`--disable-http2-serving`, or what ends TLS before it) as well. Looks at once; a server that is not there yet is
 /// taken for one that has it.
-pub async fn client(config: Config) -> Result<Client, kube::Error> {
+pub async fn client(config: Config) -> Result<(Client, Renewal), kube::Error> {
     let is_direct = config.cluster_url.scheme() == Some(&Scheme::HTTPS) && config.proxy_url.is_none();
     let Some(server) = Server::of(&config)?.filter(|_| is_direct) else {
-        return Client::try_from(config);
+        return Ok((Client::try_from(config)?, Renewal(None)));
     };
     let first = match server.connect().await {
         Err(error @ ConnectError::Http1 { .. }) => {
             tracing::warn!(%error, "each watch has a connection of its own");
-            return Client::try_from(config);
+            return Ok((Client::try_from(config)?, Renewal(None)));
         }
         tried => tried.ok().map(Arc::new),
     };
-    let requests = Requests(Arc::new(Connections {
-        server: Arc::new(server),
+    let connections = Arc::new(Connections {
         state: Mutex::new(State {
+            server: Arc::new(server),
             open: first.into_iter().collect(),
             connecting: None,
         }),
-    }));
+    });
+    let requests = Requests(connections.clone());
     let retry = config
         .default_retry
         .then(|| RetryLayer::new(RetryPolicy::server_retry()));
@@ -56,7 +57,30 @@ pub async fn client(config: Config) -> Result<Client, kube::Error> {
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .service(requests);
-    Ok(ClientBuilder::new(service, config.default_namespace).build())
+    let client = ClientBuilder::new(service, config.default_namespace).build();
+    Ok((client, Renewal(Some(connections))))
+}
+
+/// Gives a client that is in use another certificate.
+#[derive(Clone)]
+pub struct Renewal(Option<Arc<Connections>>);
+
+impl Renewal {
+    /// From now on the client is who `config` says. What is under way on connections of before comes to its end there. False where the
+    /// client is `kube`'s own, which keeps what it has.
+    ///
+    /// # Errors
+    /// When `config` cannot be used.
+    pub fn renew(&self, config: &Config) -> Result<bool, kube::Error> {
+        let (Some(connections), Some(server)) = (&self.0, Server::of(config)?) else {
+            return Ok(false);
+        };
+        let mut state = connections.lock();
+        state.server = Arc::new(server);
+        state.open.clear();
+        state.connecting = None;
+        Ok(true)
+    }
 }
 
 /// Sends each request over a connection that has room for it.
@@ -80,7 +104,6 @@ impl Service<Request<Body>> for Requests {
 
 /// The connections there are.
 struct Connections {
-    server: Arc<Server>,
     state: Mutex<State>,
 }
 
@@ -89,6 +112,7 @@ type Connecting = Shared<BoxFuture<'static, Result<Arc<Connection>, Arc<ConnectE
 
 /// The first that is open stays; further ones go when nothing is under way on them.
 struct State {
+    server: Arc<Server>,
     open: Vec<Arc<Connection>>,
     connecting: Option<Connecting>,
 }
@@ -119,6 +143,10 @@ impl State {
 }
 
 impl Connections {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn send(&self, mut request: Request<Body>) -> Result<Response<Held>, BoxError> {
         let mut tries = 0;
         loop {
@@ -135,12 +163,12 @@ impl Connections {
     async fn with_room(&self) -> Result<Arc<Connection>, Arc<ConnectError>> {
         loop {
             let connecting = {
-                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut state = self.lock();
                 state.take_in();
                 if let Some(found) = state.choose() {
                     return Ok(found);
                 }
-                let server = self.server.clone();
+                let server = state.server.clone();
                 let connect = || async move { server.connect().await.map(Arc::new).map_err(Arc::new) };
                 state
                     .connecting

@@ -32,6 +32,8 @@ struct Seen {
 
 struct TestServer {
     client: Client,
+    renewal: Renewal,
+    config: Config,
     seen: watch::Receiver<Seen>,
     /// Ends the connections there are: what is under way on them may end.
     goaway: Arc<std::sync::Mutex<CancellationToken>>,
@@ -58,8 +60,11 @@ impl TestServer {
         let (telling, seen) = watch::channel(Seen::default());
         let goaway = Arc::<std::sync::Mutex<CancellationToken>>::default();
         tokio::spawn(accept(listener, Arc::new(tls), telling, goaway.clone()));
+        let (made, renewal) = client(config.clone()).await.unwrap();
         TestServer {
-            client: client(config).await.unwrap(),
+            client: made,
+            renewal,
+            config,
             seen,
             goaway,
         }
@@ -173,6 +178,18 @@ async fn a_server_that_sends_its_clients_away_is_asked_over_another_connection()
 }
 
 #[tokio::test]
+async fn another_certificate_is_shown_on_new_connections_and_watches_of_before_go_on() {
+    let mut server = TestServer::start().await;
+    let watch = server.ask(WATCH).await;
+    assert!(server.renewal.renew(&server.config).unwrap());
+    server.ask("/").await;
+    server.ask("/").await;
+    assert_eq!(*server.seen.borrow(), Seen { ever: 2, now: 2 });
+    drop(watch);
+    server.seen.wait_for(|seen| seen.now == 1).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_an_error_that_names_it() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
@@ -180,7 +197,7 @@ async fn a_server_that_is_not_there_is_an_error_that_names_it() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut config = Config::new(url.parse().unwrap());
     config.root_cert = Some(Vec::new());
-    let client = client(config).await.unwrap();
+    let (client, _) = client(config).await.unwrap();
     let asked = client.send(Request::get("/").body(Body::empty()).unwrap());
     let error = asked.await.unwrap_err().to_string();
     assert!(error.contains("cannot connect to 127.0.0.1:"), "{error}");
@@ -212,7 +229,7 @@ async fn who_asks_at_once_learns_at_once_that_a_server_is_silent() {
             telling.send_replace(silent.len());
         }
     });
-    let client = client(config).await.unwrap();
+    let (client, _) = client(config).await.unwrap();
     let looked = *connections.borrow();
     let asked = (0..20).map(|_| client.send(Request::get("/").body(Body::empty()).unwrap()));
     for answer in join_all(asked).await {

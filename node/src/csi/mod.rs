@@ -27,14 +27,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::layout::Layout;
+
 pub use messages::access_mode;
 pub use registrar::run;
 pub use volumes::{CsiError, Obstacle, Wish, is_device};
-
-/// Where sockets of registrars are, below the node's data directory: upstream's name.
-const REGISTRATION: &str = "plugins_registry";
-/// Where volumes are staged, below the node's data directory: upstream's names.
-pub(crate) const STAGING: &str = "plugins/kubernetes.io/csi";
 
 /// A driver that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +53,7 @@ pub struct Driver {
 /// A handle on the drivers of this node.
 #[derive(Clone, Debug)]
 pub struct Csi {
-    data_dir: PathBuf,
+    layout: Layout,
     drivers: Arc<Mutex<BTreeMap<String, Driver>>>,
     /// What had to be attached for a Pod, by the Pod's directory and the volume's name there.
     attached: Arc<Mutex<BTreeMap<(PathBuf, String), String>>>,
@@ -68,14 +65,14 @@ pub struct Csi {
 }
 
 impl Csi {
-    /// `data_dir` is the node's. What an earlier agent had published counts.
-    pub fn new(data_dir: PathBuf) -> Self {
-        let attached = published::attached(&data_dir.join("pods")).unwrap_or_else(|error| {
+    /// What an earlier agent had published counts.
+    pub fn new(layout: Layout) -> Self {
+        let attached = published::attached(&layout.pods()).unwrap_or_else(|error| {
             tracing::warn!(%error, "it is not known which attached volumes an earlier agent used");
             BTreeMap::new()
         });
         Csi {
-            data_dir,
+            layout,
             drivers: Arc::default(),
             attached: Arc::new(Mutex::new(attached)),
             used: Arc::default(),

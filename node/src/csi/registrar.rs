@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::grpc::CallError;
-use super::{Csi, Driver, REGISTRATION, messages, node_object};
+use super::{Csi, Driver, messages, node_object};
 
 /// How often the directory is looked at: short enough for a Pod that waits for its driver.
 const EVERY: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ enum Refusal {
 
 /// Follows the directory until `shutdown`.
 pub async fn run(csi: Csi, client: Client, node: String, shutdown: CancellationToken) {
-    let dir = csi.data_dir.join(REGISTRATION);
+    let dir = csi.layout.registration();
     if let Err(error) = fs::create_dir_all(&dir) {
         return tracing::warn!(%error, path = %dir.display(), "CSI drivers cannot register");
     }

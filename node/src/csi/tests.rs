@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use super::testing::{DEVICE, LARGEST, NAME, SmallDriver};
-use super::{Csi, CsiError, Obstacle, REGISTRATION, Wish};
+use super::{Csi, CsiError, Obstacle, Wish};
+use crate::layout::Layout;
 use crate::volumes::ownership::Group;
 
 /// A node's directory; unmounted when dropped.
@@ -17,6 +18,10 @@ impl Place {
             return None;
         }
         Some(Place(tempfile::tempdir().unwrap()))
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::below(self.0.path().to_owned())
     }
 
     fn pod(&self, uid: &str) -> std::path::PathBuf {
@@ -33,8 +38,8 @@ impl Drop for Place {
 }
 
 async fn registered(place: &Place) -> (Csi, SmallDriver) {
-    let csi = Csi::new(place.0.path().to_owned());
-    let dir = place.0.path().join(REGISTRATION);
+    let csi = Csi::new(place.layout());
+    let dir = place.layout().registration();
     let driver = SmallDriver::start(&dir);
     csi.look(&dir, &mut Default::default()).await;
     (csi, driver)
@@ -59,8 +64,8 @@ async fn mount(csi: &Csi, wish: &Wish, pod: &Path) -> Result<(), CsiError> {
 #[tokio::test]
 async fn a_driver_registers_and_is_known_until_its_socket_goes() {
     let dir = tempfile::tempdir().unwrap();
-    let csi = Csi::new(dir.path().to_owned());
-    let registration = dir.path().join(REGISTRATION);
+    let csi = Csi::new(Layout::below(dir.path().to_owned()));
+    let registration = Layout::below(dir.path().to_owned()).registration();
     let driver = SmallDriver::start(&registration);
     let mut known = Default::default();
     csi.look(&registration, &mut known).await;
@@ -80,8 +85,8 @@ async fn a_driver_registers_and_is_known_until_its_socket_goes() {
 #[tokio::test]
 async fn a_driver_that_takes_the_place_of_another_stays_when_that_goes() {
     let dir = tempfile::tempdir().unwrap();
-    let csi = Csi::new(dir.path().to_owned());
-    let registration = dir.path().join(REGISTRATION);
+    let csi = Csi::new(Layout::below(dir.path().to_owned()));
+    let registration = Layout::below(dir.path().to_owned()).registration();
     let old = SmallDriver::at(&registration.join("old.sock"));
     let mut known = Default::default();
     csi.look(&registration, &mut known).await;
@@ -144,13 +149,13 @@ async fn a_volume_is_staged_until_the_last_pod_gives_it_back() {
         "NodeUnpublishVolume vol-1",
         "the other Pod has it"
     );
-    let later = Csi::new(place.0.path().to_owned());
+    let later = Csi::new(place.layout());
     assert!(
         matches!(later.unmount_all(&b).await, Err(CsiError::NoDriver(_))),
         "its driver is not there yet"
     );
     later
-        .look(&place.0.path().join(REGISTRATION), &mut Default::default())
+        .look(&place.layout().registration(), &mut Default::default())
         .await;
     later.unmount_all(&b).await.unwrap();
     later.unmount_all(&b).await.unwrap();
@@ -204,7 +209,7 @@ async fn a_device_is_staged_and_published_as_one() {
         "NodeUnstageVolume vol-1",
     ];
     assert_eq!(calls[1..], expected, "once each");
-    let mut left = walk(&place.0.path().join(super::STAGING));
+    let mut left = walk(&place.layout().staging());
     left.retain(|path| !path.is_dir());
     assert!(left.is_empty(), "{left:?}");
 }
@@ -240,10 +245,10 @@ async fn an_attached_volume_is_in_use_from_before_it_is_attached_until_it_is_uns
     mount(&csi, &wish, &pod).await.unwrap();
     let said = fs::read_to_string(target.join("context")).unwrap();
     assert_eq!(said, "color=blue\nlun=3");
-    let later = Csi::new(place.0.path().to_owned());
+    let later = Csi::new(place.layout());
     assert_eq!(later.in_use(), [name], "also for a later agent");
     later
-        .look(&place.0.path().join(REGISTRATION), &mut Default::default())
+        .look(&place.layout().registration(), &mut Default::default())
         .await;
     later.unmount_all(&pod).await.unwrap();
     assert!(later.in_use().is_empty());
@@ -268,7 +273,7 @@ async fn a_volume_grows_where_it_is_published() {
 #[tokio::test]
 async fn without_a_driver_it_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let csi = Csi::new(dir.path().to_owned());
+    let csi = Csi::new(Layout::below(dir.path().to_owned()));
     let error = mount(&csi, &wish(true), dir.path()).await.unwrap_err();
     assert_eq!(
         error.to_string(),

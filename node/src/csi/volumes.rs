@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::grpc::CallError;
 use super::messages::{self, Capability, Volume};
 use super::published::{self, Published};
-use super::{Csi, Driver, STAGING};
+use super::{Csi, Driver};
 use crate::images::Digest;
 use crate::mounts;
 use crate::volumes::host::{self, HostError, at};
@@ -103,13 +103,13 @@ impl Wish {
 
 impl Csi {
     fn pods(&self) -> PathBuf {
-        self.data_dir.join("pods")
+        self.layout.pods()
     }
 
     /// Where a driver keeps what is between the volume and the Pods that have it; a device apart from files.
     fn staging(&self, wish: &Wish) -> PathBuf {
         let id = Digest::of(wish.id.as_bytes());
-        let dir = self.data_dir.join(STAGING).join(&wish.driver).join(id.hex());
+        let dir = self.layout.staging().join(&wish.driver).join(id.hex());
         dir.join(if wish.block { "device" } else { "globalmount" })
     }
 

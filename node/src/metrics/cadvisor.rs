@@ -2,6 +2,7 @@
 //! metrics/prometheus.go), as far as shims and the host tell them.
 
 mod io;
+mod totals;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,18 +15,19 @@ use super::containers::{self, Container};
 use super::disks;
 use super::exposition::{Exposition, Stability, Type};
 use super::links::{self, Counters};
+use super::processes::{Processes, count};
 use super::{Station, bytes, seconds};
 use crate::bundle::resources::{PERIOD_MICROS, limits_of};
 use crate::host;
 use crate::pods::view::PodView;
+use totals::ROOT;
 
 /// One reading in Prometheus' text format.
 pub async fn cadvisor(station: &Arc<Station>) -> String {
-    let ((containers, failed), processes) =
-        tokio::join!(containers::read(station), containers::processes(station));
+    let ((containers, failed), pids) = tokio::join!(containers::read(station), containers::pids(station));
     let station = station.clone();
     let made =
-        tokio::task::spawn_blocking(move || render(&station, &containers, &processes, !failed.is_empty()));
+        tokio::task::spawn_blocking(move || render(&station, &containers, &count(pids), !failed.is_empty()));
     made.await.unwrap_or_else(|error| {
         tracing::error!(%error, "reading what the node uses failed");
         String::new()
@@ -35,12 +37,16 @@ pub async fn cadvisor(station: &Arc<Station>) -> String {
 fn render(
     station: &Station,
     containers: &[Container],
-    processes: &HashMap<String, usize>,
+    processes: &HashMap<String, Processes>,
     wrong: bool,
 ) -> String {
+    let mut totals = totals::of_pods(station, containers);
+    totals.extend(totals::of_machine(Timestamp::now()));
+    let of_totals = totals.iter().map(|total| (totals::labels(total), total));
+    let of_containers = containers.iter().map(|c| (labels(station, c), c));
     let mut out = Out {
         text: Exposition::default(),
-        all: containers.iter().map(|c| (labels(station, c), c)).collect(),
+        all: of_totals.chain(of_containers).collect(),
     };
     out.processor();
     out.memory();
@@ -54,6 +60,9 @@ fn render(
     machine(&mut text, wrong);
     text.finish()
 }
+
+/// The interface that is the host's own to itself.
+const LOOPBACK: &str = "lo";
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -144,6 +153,12 @@ impl Out<'_> {
             |c| Some(bytes(c.stats.memory_cache)),
         );
         self.family(
+            "container_memory_mapped_file",
+            Gauge,
+            "Size of memory mapped files in bytes.",
+            |c| Some(bytes(c.stats.memory_mapped)),
+        );
+        self.family(
             "container_memory_swap",
             Gauge,
             "Container swap usage in bytes.",
@@ -159,7 +174,7 @@ impl Out<'_> {
             "container_memory_max_usage_bytes",
             Gauge,
             "Maximum memory usage recorded in bytes",
-            |c| Some(bytes(c.stats.memory_max)),
+            |c| is_one(c).then(|| bytes(c.stats.memory_max)),
         );
     }
 
@@ -222,13 +237,27 @@ impl Out<'_> {
         );
     }
 
-    fn processes(&mut self, counted: &HashMap<String, usize>) {
-        self.family(
-            "container_processes",
-            Type::Gauge,
-            "Number of processes running inside the container.",
-            |c| counted.get(&c.id).map(|count| bytes(*count as u64)),
-        );
+    fn processes(&mut self, counted: &HashMap<String, Processes>) {
+        let families: [(&'static str, &str, fn(&Processes) -> Option<u64>); 3] = [
+            (
+                "container_processes",
+                "Number of processes running inside the container.",
+                |all| Some(all.processes),
+            ),
+            (
+                "container_file_descriptors",
+                "Number of open file descriptors for the container.",
+                |all| Some(all.open?.descriptors),
+            ),
+            (
+                "container_sockets",
+                "Number of open sockets for the container.",
+                |all| Some(all.open?.sockets),
+            ),
+        ];
+        for (name, help, of) in families {
+            self.family(name, Type::Gauge, help, |c| of(counted.get(&c.id)?).map(bytes));
+        }
     }
 
     fn limits(&mut self) {
@@ -239,7 +268,7 @@ impl Out<'_> {
             "Memory limit for the container.",
             |c| {
                 let limit = Some(c.stats.memory_limit).filter(|limit| *limit != u64::MAX);
-                Some(bytes(limit.unwrap_or(0)))
+                is_one(c).then(|| bytes(limit.unwrap_or(0)))
             },
         );
         self.family(
@@ -252,7 +281,7 @@ impl Out<'_> {
             "container_spec_cpu_period",
             Gauge,
             "CPU period of the container.",
-            |_| Some(bytes(PERIOD_MICROS)),
+            |c| is_one(c).then(|| bytes(PERIOD_MICROS)),
         );
         self.family(
             "container_spec_cpu_quota",
@@ -266,13 +295,15 @@ impl Out<'_> {
     }
 
     fn disk(&mut self, station: &Station) {
-        let used: BTreeMap<String, u64> = self
-            .all
-            .iter()
+        let whole = host::disk(station.disks.layout().data()).ok();
+        let of_machine = whole.map(|disk| (ROOT.to_owned(), disk.bytes.saturating_sub(disk.free_bytes)));
+        let of_containers = self.all.iter().filter(|(_, c)| is_one(c));
+        let used: BTreeMap<String, u64> = of_containers
             .filter_map(|(_, c)| {
                 let found = station.disks.of(PodView::new(&c.pod)?, &disks::running(&c.pod));
                 Some((c.id.clone(), found.layers.get(&c.name)?.bytes))
             })
+            .chain(of_machine)
             .collect();
         self.family(
             "container_fs_usage_bytes",
@@ -280,16 +311,19 @@ impl Out<'_> {
             "Number of bytes that are consumed by the container on this filesystem.",
             |c| used.get(&c.id).copied().map(bytes),
         );
-        let all = host::disk(station.disks.data_dir())
-            .ok()
-            .map(|disk| bytes(disk.bytes));
+        let all = whole.map(|disk| bytes(disk.bytes));
         self.family(
             "container_fs_limit_bytes",
             Type::Gauge,
             "Number of bytes that can be consumed by the container on this filesystem.",
-            |_| all,
+            |c| all.filter(|_| is_one(c) || c.id == ROOT),
         );
     }
+}
+
+/// Whether it is a container's, and no total.
+fn is_one(container: &Container) -> bool {
+    !container.name.is_empty()
 }
 
 /// What a container has of the processors, by what it and its Pod say.
@@ -322,14 +356,27 @@ fn since_epoch(at: Timestamp) -> f64 {
     at.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64()
 }
 
-/// A network is a Pod's, not a container's.
+/// A network is a Pod's, not a container's; what is neither a Pod's nor the host's own to itself is the machine's.
 fn network(out: &mut Exposition, station: &Station, containers: &[Container]) {
     let links = links::all();
     let now = Timestamp::now();
-    let pods: Vec<(&Pod, Counters)> = containers
+    let of_pods = containers
         .chunk_by(|a, b| a.pod.metadata.uid == b.pod.metadata.uid)
-        .filter_map(|pod| Some((pod.first()?.pod.as_ref(), station.link_of(&pod[0].pod, &links)?)))
-        .collect();
+        .filter_map(|pod| {
+            let pod = pod.first()?.pod.as_ref();
+            Some((
+                totals::id_of(station, pod),
+                "eth0",
+                pod,
+                station.link_of(pod, &links)?,
+            ))
+        });
+    let nobodys = Pod::default();
+    let of_machine = links
+        .iter()
+        .filter(|(name, _)| *name != LOOPBACK && !station.is_pods_link(name))
+        .map(|(name, counters)| (ROOT.to_owned(), name.as_str(), &nobodys, *counters));
+    let all: Vec<(String, &str, &Pod, Counters)> = of_machine.chain(of_pods).collect();
     let families: [(&'static str, &str, fn(&Counters) -> u64); 8] = [
         (
             "container_network_receive_bytes_total",
@@ -374,15 +421,14 @@ fn network(out: &mut Exposition, station: &Station, containers: &[Container]) {
     ];
     for (name, help, of) in families {
         out.family_as(name, Type::Counter, Stability::None, help);
-        for (pod, counters) in &pods {
+        for (id, interface, pod, counters) in &all {
             let text = |field: &Option<String>| field.clone().unwrap_or_default();
             let (namespace, pod_name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
-            let id = format!("/{}/pod{}", station.cluster, text(&pod.metadata.uid));
             let labels = [
                 ("container", ""),
                 ("id", id.as_str()),
                 ("image", ""),
-                ("interface", "eth0"),
+                ("interface", interface),
                 ("name", ""),
                 ("namespace", &namespace),
                 ("pod", &pod_name),

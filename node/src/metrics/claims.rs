@@ -27,7 +27,7 @@ pub fn tell(station: &Station, out: &mut Exposition) {
 }
 
 fn measure(station: &Station) -> std::io::Result<BTreeMap<Claim, Disk>> {
-    let pods = station.disks.data_dir().join("pods").canonicalize()?;
+    let pods = station.disks.layout().pods().canonicalize()?;
     let kinds: BTreeMap<_, _> = mounts::kinds_under(&pods)?.into_iter().collect();
     let mut found = BTreeMap::new();
     for pod in station.table.pods() {

@@ -75,18 +75,18 @@ pub async fn read(station: &Station) -> (Vec<Container>, Vec<Failed>) {
     (read, failed)
 }
 
-/// How many processes each running container has, by its id; guests have none.
-pub async fn processes(station: &Station) -> HashMap<String, usize> {
-    let answers = ask_all(running(station), pids).await.told.into_iter();
-    let counted = answers.filter_map(|(_, container, pids)| Some((container.target.id, pids.ok()?.len())));
-    counted.filter(|(_, count)| *count > 0).collect()
+/// The processes of each running container, by its id; guests have none.
+pub async fn pids(station: &Station) -> HashMap<String, Vec<u32>> {
+    let answers = ask_all(running(station), pids_of).await.told.into_iter();
+    let all = answers.filter_map(|(_, container, pids)| Some((container.target.id, pids.ok()?)));
+    all.filter(|(_, pids)| !pids.is_empty()).collect()
 }
 
 fn stats(container: &Running) -> BoxFuture<'_, Result<TaskStats, TaskError>> {
     container.shim.stats(&container.target.id).boxed()
 }
 
-fn pids(container: &Running) -> BoxFuture<'_, Result<Vec<u32>, TaskError>> {
+fn pids_of(container: &Running) -> BoxFuture<'_, Result<Vec<u32>, TaskError>> {
     container.shim.pids(&container.target.id).boxed()
 }
 

@@ -2,13 +2,14 @@
 //! directories, so that what was found counts for a minute.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::images::Images;
+use crate::layout::Layout;
 use crate::pods::uses::Uses;
 use crate::pods::view::PodView;
 use crate::volumes::is_on_disk;
@@ -43,23 +44,22 @@ impl PodDisk {
 /// Where things are, and what was measured last.
 #[derive(Debug)]
 pub struct Disks {
-    data_dir: PathBuf,
+    layout: Layout,
     images: Option<Images>,
     last: Mutex<HashMap<String, (Instant, Arc<PodDisk>)>>,
 }
 
 impl Disks {
-    /// `data_dir` is `DATA/node`.
-    pub fn new(data_dir: PathBuf, images: Option<Images>) -> Self {
+    pub fn new(layout: Layout, images: Option<Images>) -> Self {
         Disks {
-            data_dir,
+            layout,
             images,
             last: Mutex::default(),
         }
     }
 
-    pub fn data_dir(&self) -> &Path {
-        &self.data_dir
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// Bytes of all images of the node.
@@ -83,9 +83,8 @@ impl Disks {
     }
 
     fn measure(&self, pod: PodView<'_>, running: &BTreeMap<String, String>) -> PodDisk {
-        let volumes = self.data_dir.join("pods").join(pod.uid()).join("volumes");
-        let logs = format!("{}_{}_{}", pod.namespace(), pod.name(), pod.uid());
-        let logs = self.data_dir.join("logs").join(logs);
+        let volumes = self.layout.pods().join(pod.uid()).join("volumes");
+        let logs = self.layout.logs_of(pod.namespace(), pod.name(), pod.uid());
         let mut disk = PodDisk::default();
         let made = Uses::of(pod).among(pod).into_iter();
         for volume in made.filter(|volume| is_on_disk(volume)) {
@@ -142,7 +141,7 @@ mod tests {
             "spec": {"containers": [{"name": "c", "volumeMounts": mounts}], "volumes": volumes}}))
         .unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let disks = Disks::new(dir.path().to_owned(), None);
+        let disks = Disks::new(Layout::below(dir.path().to_owned()), None);
         let found = disks.of(PodView::new(&pod).unwrap(), &BTreeMap::new());
         assert_eq!(found.volumes.keys().collect::<Vec<_>>(), ["shown"]);
     }

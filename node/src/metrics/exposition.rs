@@ -9,6 +9,7 @@ use jiff::Timestamp;
 pub enum Type {
     Counter,
     Gauge,
+    Histogram,
 }
 
 /// What upstream promises of a family; cAdvisor's have no such word.
@@ -47,6 +48,7 @@ impl Exposition {
         let ty = match ty {
             Type::Counter => "counter",
             Type::Gauge => "gauge",
+            Type::Histogram => "histogram",
         };
         self.family = name;
         self.text.push_str(&format!(
@@ -57,7 +59,17 @@ impl Exposition {
 
     /// One sample of the family begun last. `at` is when it was read, where that is not now.
     pub fn sample(&mut self, labels: &[(&'static str, &str)], value: f64, at: Option<Timestamp>) {
+        self.write("", labels, value, at);
+    }
+
+    /// The same of a histogram, whose samples have names of their own.
+    pub fn sample_of(&mut self, part: &'static str, labels: &[(&str, &str)], value: f64) {
+        self.write(part, labels, value, None);
+    }
+
+    fn write(&mut self, part: &str, labels: &[(&str, &str)], value: f64, at: Option<Timestamp>) {
         self.text.push_str(self.family);
+        self.text.push_str(part);
         for (i, (name, text)) in labels.iter().enumerate() {
             self.text.push(if i == 0 { '{' } else { ',' });
             self.text.push_str(&format!("{name}=\"{}\"", escaped(text)));

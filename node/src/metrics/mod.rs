@@ -1,6 +1,6 @@
 //! What this node and its containers use, read when it is asked for and told as upstream's kubelet tells it: at
 //! `/metrics/resource` (KEP-1206), `/metrics/cadvisor`, `/metrics/probes`, `/metrics` and `/stats/summary`. Refuses to know
-//! cgroups: a shim says what its tasks use, whatever they are made of.
+//! containers' cgroups: a shim says what its tasks use, whatever they are made of.
 
 mod cadvisor;
 mod claims;
@@ -11,6 +11,7 @@ mod links;
 mod own;
 mod preemptions;
 mod probe_counts;
+mod processes;
 mod rates;
 mod summary;
 
@@ -248,6 +249,7 @@ mod tests {
         ];
         let node = host::Usage {
             cpu: Duration::from_millis(12_340),
+            cpu_of_programs: Duration::ZERO,
             working_set: 4096,
         };
         let text = render(

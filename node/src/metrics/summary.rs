@@ -85,9 +85,13 @@ impl Reading<'_> {
             return node;
         }
         node["network"] = self.node_network();
-        if let Ok(disk) = host::disk(self.station.disks.data_dir()) {
-            let used = disk.bytes.saturating_sub(disk.free_bytes);
-            node["fs"] = self.file_system(&disk, used);
+        let layout = self.station.disks.layout();
+        let used = |disk: &Disk| disk.bytes.saturating_sub(disk.free_bytes);
+        if let Ok(disk) = host::disk(layout.root()) {
+            node["fs"] = self.file_system(&disk, used(&disk));
+        }
+        if let Ok(disk) = host::disk(layout.data()) {
+            let used = used(&disk);
             let images = self.station.disks.images_bytes().unwrap_or(used);
             let mut of_images = self.file_system(&disk, images);
             of_images["inodesUsed"] = Value::Null;
@@ -142,11 +146,11 @@ impl Reading<'_> {
     }
 
     fn add_disk(&self, stats: &mut Value, pod: &Pod, disk: &PodDisk) {
-        let Ok(host) = host::disk(self.station.disks.data_dir()) else {
+        let Ok(host) = host::disk(self.station.disks.layout().root()) else {
             return;
         };
         stats["ephemeral-storage"] = self.used(&host, disk.total());
-        let dir = self.station.disks.data_dir().join("pods");
+        let dir = self.station.disks.layout().pods();
         let dir = dir
             .join(pod.metadata.uid.as_deref().unwrap_or_default())
             .join("volumes");
@@ -184,11 +188,16 @@ impl Reading<'_> {
             "cpu": self.cpu(&container.id, container.at, stats.cpu_usage_nanos),
             "memory": memory,
         });
-        let host = host::disk(self.station.disks.data_dir());
-        if let (Some(disk), Ok(host)) = (disk, host) {
-            let of = |map: &BTreeMap<String, DiskUse>| map.get(&container.name).copied().unwrap_or_default();
-            made["rootfs"] = self.used(&host, of(&disk.layers));
-            made["logs"] = self.used(&host, of(&disk.logs));
+        let layout = self.station.disks.layout();
+        let Some(disk) = disk else { return made };
+        for (name, dir, map) in [
+            ("rootfs", layout.data(), &disk.layers),
+            ("logs", layout.root(), &disk.logs),
+        ] {
+            if let Ok(host) = host::disk(dir) {
+                let used = map.get(&container.name).copied().unwrap_or_default();
+                made[name] = self.used(&host, used);
+            }
         }
         made
     }

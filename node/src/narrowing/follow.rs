@@ -297,7 +297,7 @@ impl Follow {
 
     /// `DATA/node/policies-listed`.
     fn memory(&self) -> PathBuf {
-        self.ctx.options.data_dir.join(LISTED)
+        self.ctx.options.layout.data().join(LISTED)
     }
 
     fn remember_listed(&self) {

@@ -2,8 +2,9 @@
 //! `spec.resources`). The decision is pure, and guests' shims are told it too; [`apply`] writes it, or has systemd
 //! do so where that runs the host. Containers' own cgroups are their shim's.
 
+use amphipod_shim_api::TaskStats;
 use amphipod_shim_api::cgroup::{CgroupError, CgroupHost, Limits};
-use amphipod_shim_api::systemd::{Manager, SystemdError, names, properties};
+use amphipod_shim_api::systemd::{self, Manager, SystemdError, names, properties};
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 
 use super::allocations::Amounts;
@@ -91,6 +92,17 @@ pub async fn apply(ctx: &Context, pod: PodView<'_>) -> Result<(), PodCgroupError
     let cgroup = CgroupHost::known()?.cgroup(&path)?;
     cgroup.create()?;
     Ok(cgroup.apply(&limits)?)
+}
+
+/// What native containers of a Pod have used together, also those that have ended; nothing where the Pod has no cgroup, or it cannot
+/// be read.
+pub fn used(cluster: &str, uid: &str) -> Option<TaskStats> {
+    let path = match systemd::is_running() {
+        true => names::slice_path(&names::pod_slice(cluster, uid)),
+        false => format!("/{cluster}/pod{uid}"),
+    };
+    let cgroup = CgroupHost::known().ok()?.cgroup(&path).ok()?;
+    cgroup.exists().then(|| cgroup.stats().ok())?
 }
 
 /// Ends the cgroup of a Pod none of whose containers is left. One that is only a directory is mostly gone with the last of

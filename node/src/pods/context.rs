@@ -82,14 +82,16 @@ pub struct Context {
 
 impl Context {
     pub fn pods_dir(&self) -> PathBuf {
-        pods_dir(&self.options)
+        self.options.layout.pods()
     }
 
     pub fn dirs(&self, pod: PodView<'_>) -> PodDirs {
-        let logs = format!("{}_{}_{}", pod.namespace(), pod.name(), pod.uid());
         PodDirs {
             root: self.pods_dir().join(pod.uid()),
-            logs: self.options.data_dir.join("logs").join(logs),
+            logs: self
+                .options
+                .layout
+                .logs_of(pod.namespace(), pod.name(), pod.uid()),
         }
     }
 
@@ -148,11 +150,6 @@ impl Context {
     pub fn all_services(&self) -> Vec<Arc<Service>> {
         self.services.state()
     }
-}
-
-/// `DATA/node/pods`.
-pub fn pods_dir(options: &NodeOptions) -> PathBuf {
-    options.data_dir.join("pods")
 }
 
 /// Where one Pod's things are on disk.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::Notify;
@@ -61,9 +62,11 @@ impl Probes {
         Some(health)
     }
 
-    pub fn stop(&mut self, pod_uid: &str, container: &str) {
-        if self.running.remove(container).is_some() {
-            self.ctx.probe_counts.forget(pod_uid, container);
+    /// What was counted of the container goes when it never runs again, else with the Pod.
+    pub fn stop(&mut self, pod: PodView<'_>, container: &str) {
+        self.running.remove(container);
+        if pod.spec.restart_policy.as_deref() == Some("Never") {
+            self.ctx.probe_counts.forget(pod.uid(), Some(container));
         }
     }
 
@@ -122,16 +125,17 @@ impl ProbeSink for Sink {
         self.changed.notify_one();
     }
 
-    fn probed(&self, container: &str, probe: &'static str, result: &'static str) {
+    fn probed(&self, container: &str, probe: &'static str, result: &'static str, took: Duration) {
         if let Some(view) = PodView::new(&self.pod) {
-            self.counts.count(ProbeKey {
+            let key = ProbeKey {
                 pod_uid: view.uid().to_owned(),
                 container: container.to_owned(),
                 namespace: view.namespace().to_owned(),
                 pod: view.name().to_owned(),
                 probe,
                 result,
-            });
+            };
+            self.counts.count(key, took);
         }
     }
 

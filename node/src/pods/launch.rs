@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::cgroup::{self, PodCgroupError};
 use super::context::Context;
 use super::failure::{FailureKind, StartFailure};
+use super::log_links;
 use super::record::{Exit, Record, RuntimeKind, State};
 use super::runtime;
 use super::start::release;
@@ -89,7 +90,10 @@ pub async fn launch(ctx: &Context, pod: PodView<'_>, prepared: Prepared) -> Resu
         Err(error) => Err(format!("failed to make the container's streams: {error}")),
     };
     match ran {
-        Ok(()) => Ok(record),
+        Ok(()) => {
+            log_links::make(&ctx.options.layout, &record);
+            Ok(record)
+        }
         Err(message) => {
             let message = program.explain(&ctx.images, message);
             let shim = ctx.shim(record.runtime);

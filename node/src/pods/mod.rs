@@ -26,6 +26,7 @@ mod image_volumes;
 mod keyed;
 mod launch;
 pub mod leftovers;
+pub mod log_links;
 pub mod manager;
 mod memory;
 mod mirror;

@@ -14,9 +14,6 @@ use super::view::PodView;
 use crate::bundle;
 use crate::images::ImageKind;
 
-/// Directory of the profiles in the node's own.
-pub const DIRECTORY: &str = "seccomp";
-
 /// Why a profile is not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum SeccompProfileError {
@@ -39,9 +36,9 @@ pub enum SeccompProfileError {
     Conditional { path: PathBuf, field: &'static str },
 }
 
-/// The profile that the container, or its Pod, names among those of the node.
+/// The profile that the container, or its Pod, names among those of the node, which are below `profiles`.
 pub fn local(
-    node_dir: &Path,
+    profiles: &Path,
     pod: PodView<'_>,
     container: &Container,
     kind: ImageKind,
@@ -65,7 +62,7 @@ pub fn local(
     if !parts.all(|part| matches!(part, Component::Normal(_))) {
         return Err(SeccompProfileError::Outside(name.to_owned()));
     }
-    read(node_dir.join(DIRECTORY).join(name)).map(Some)
+    read(profiles.join(name)).map(Some)
 }
 
 fn read(path: PathBuf) -> Result<LinuxSeccomp, SeccompProfileError> {
@@ -110,7 +107,7 @@ mod tests {
         let spec = json!({"securityContext": {"seccompProfile": pod}, "containers": [container]});
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap();
         let view = PodView::new(&pod).unwrap();
-        let found = local(dir, view, &view.spec.containers[0], kind);
+        let found = local(&dir.join("seccomp"), view, &view.spec.containers[0], kind);
         found
             .map(|profile| profile.map(|p| json!(p)))
             .map_err(|e| e.to_string())

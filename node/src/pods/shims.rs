@@ -31,7 +31,7 @@ pub const SOCKETS: &str = "s";
 pub const AT_ONCE: usize = 32;
 /// Version of the Task API that our own shims speak.
 const TASK_API: u32 = 3;
-/// Time that shims of an earlier agent have to take it in that they may go: nobody waits for it longer, Pods do.
+/// Time that shims of an earlier agent have to take it in that they may go, before what dead ones have left is removed.
 const DISMISS_LIMIT: Duration = Duration::from_secs(5);
 
 /// Whoever starts a shim, or ends, holds their lock for a moment. What one that does not let go of it keeps from being removed goes
@@ -117,7 +117,8 @@ pub fn addresses(run_dir: &Path) -> io::Result<Vec<ShimAddress>> {
 }
 
 /// Tells every shim that it may go: those between two containers when an earlier agent ended would stay for good. One that
-/// has containers stays, one that does not answer is ended by and by. To be called before Pods are worked on.
+/// has containers stays, one that does not answer is ended by and by. Who starts a container meanwhile in one that leaves is told
+/// so, and starts another.
 pub async fn dismiss(run_dir: &Path) {
     let all = addresses(run_dir).unwrap_or_else(|error| {
         tracing::warn!(%error, "the shims of an earlier agent cannot be listed");

@@ -236,7 +236,7 @@ async fn prepare(
     }
     let claimed_devices =
         devices::of_claims(&dirs.devices(), container, image.kind).map_err(StartFailure::config)?;
-    let seccomp = seccomp::local(&ctx.options.data_dir, pod, container, image.kind);
+    let seccomp = seccomp::local(&ctx.options.layout.seccomp(), pod, container, image.kind);
     let seccomp = seccomp.map_err(StartFailure::create)?;
     let apparmor = apparmor::of_container(pod, container, image.kind).await;
     let apparmor = apparmor.map_err(StartFailure::create)?;

@@ -27,6 +27,7 @@ use super::backoff::Backoff;
 use super::context::Context;
 use super::failure::StartFailure;
 use super::health::Probes;
+use super::log_links;
 use super::memory;
 use super::observed::{Observed, Sandbox, Verdict};
 use super::orphans;
@@ -147,6 +148,7 @@ pub async fn run(ctx: Arc<Context>, mut desired: watch::Receiver<Desired>) {
         }
     }
     worker.ctx.allocations.release(worker.uid());
+    worker.ctx.probe_counts.forget(worker.uid(), None);
     drop(worker);
     if let Err(error) = reporter.await {
         tracing::error!(%error, "a status reporter failed");
@@ -392,6 +394,7 @@ impl Worker {
                 tracing::warn!(%error, pod = %pod.full_name(), "a directory of a removed Pod stays");
             }
         }
+        log_links::forget(&self.ctx.options.layout, &dirs.logs);
     }
 }
 

@@ -221,20 +221,17 @@ fn observe(ctx: &Context) -> Observations {
         let available = capacity.saturating_sub(used.working_set);
         seen.insert(Signal::MemoryAvailable, Observation { available, capacity });
     }
-    if let Ok(disk) = host::disk(&ctx.options.data_dir) {
-        let space = Observation {
-            available: disk.free_bytes,
-            capacity: disk.bytes,
-        };
-        let inodes = Observation {
-            available: disk.free_inodes,
-            capacity: disk.inodes,
-        };
-        // Images and everything else of a node are on one file system.
-        seen.extend([Signal::NodeFsAvailable, Signal::ImageFsAvailable].map(|signal| (signal, space)));
+    let layout = &ctx.options.layout;
+    for (dir, space, inodes) in [
+        (layout.root(), Signal::NodeFsAvailable, Signal::NodeFsInodesFree),
+        (layout.data(), Signal::ImageFsAvailable, Signal::ImageFsInodesFree),
+    ] {
+        let Ok(disk) = host::disk(dir) else { continue };
+        let of = |available, capacity| Observation { available, capacity };
+        seen.insert(space, of(disk.free_bytes, disk.bytes));
         // File systems that make inodes as they are wanted have no number of them.
         if disk.inodes > 0 {
-            seen.extend([Signal::NodeFsInodesFree, Signal::ImageFsInodesFree].map(|signal| (signal, inodes)));
+            seen.insert(inodes, of(disk.free_inodes, disk.inodes));
         }
     }
     if let Some((used, capacity)) = host::processes() {

@@ -96,8 +96,8 @@ pub struct ProbeEvent {
 pub trait ProbeSink: Send + Sync + 'static {
     /// The health of an attempt is another than before.
     fn health(&self, container_id: &str, health: Health);
-    /// A probe was made: its title, and whether the answer was `successful` or `failed`.
-    fn probed(&self, container: &str, probe: &'static str, result: &'static str);
+    /// A probe was made: its title, whether the answer was `successful` or `failed`, and how long it took.
+    fn probed(&self, container: &str, probe: &'static str, result: &'static str, took: Duration);
     /// Something to tell the user; the event's type is Warning.
     fn event(&self, container: &str, event: ProbeEvent);
 }
@@ -233,8 +233,9 @@ impl Worker {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            let begun = Instant::now();
             let outcome = self.check.run().await;
-            self.tell(&outcome);
+            self.tell(&outcome, begun.elapsed());
             if self
                 .tally
                 .record(&outcome)
@@ -268,11 +269,11 @@ impl Worker {
         }
     }
 
-    fn tell(&self, outcome: &Outcome) {
+    fn tell(&self, outcome: &Outcome, took: Duration) {
         let title = self.kind.title();
         let container = &self.shared.target.container.name;
         if let Some(result) = outcome.result() {
-            self.shared.sink.probed(container, title, result);
+            self.shared.sink.probed(container, title, result, took);
         }
         let (reason, message) = match outcome {
             Outcome::Success => return,

@@ -56,7 +56,7 @@ fn remembered(options: &NodeOptions) -> Option<IpNet> {
 
 /// `DATA/node/pod-cidr`.
 fn memory(options: &NodeOptions) -> PathBuf {
-    options.data_dir.join("pod-cidr")
+    options.layout.data().join("pod-cidr")
 }
 
 /// Keeps the node a member until the agent ends; `member` is its object, if it is one already.

@@ -94,7 +94,7 @@ impl Registration {
             name: options.node_name.clone(),
             labels: options.labels.clone(),
             max_pods: options.max_pods,
-            data_dir: options.data_dir.clone(),
+            root_dir: options.layout.root().to_owned(),
             state,
             limits: options.pressure.clone(),
             csi,

@@ -39,7 +39,8 @@ pub struct Facts {
     pub kubelet_port: u16,
     pub labels: BTreeMap<String, String>,
     pub max_pods: u32,
-    pub data_dir: PathBuf,
+    /// On the file system that volumes and logs share.
+    pub root_dir: PathBuf,
     /// Short of something, or ending.
     pub state: NodeState,
     /// What is kept free for the host: Pods do not get it.
@@ -85,7 +86,7 @@ fn labels(facts: &Facts) -> BTreeMap<String, String> {
 
 /// All there is.
 pub fn capacity(facts: &Facts) -> BTreeMap<String, Quantity> {
-    let disk = host::disk(&facts.data_dir).map_or(0, |d| d.bytes);
+    let disk = host::disk(&facts.root_dir).map_or(0, |d| d.bytes);
     let huge = facts.host.huge_pages.iter();
     let huge = huge.map(|pool| (hugepages::resource(pool.page), quantity::of_bytes(pool.bytes)));
     [
@@ -108,7 +109,7 @@ pub fn allocatable(facts: &Facts) -> BTreeMap<String, Quantity> {
     let memory = memory.saturating_sub(facts.limits.least(Signal::MemoryAvailable, memory));
     let memory = memory.saturating_sub(huge);
     left.insert("memory".to_owned(), Quantity(format!("{}Ki", memory / 1024)));
-    let disk = host::disk(&facts.data_dir).map_or(0, |disk| disk.bytes);
+    let disk = host::disk(&facts.root_dir).map_or(0, |disk| disk.bytes);
     let disk = disk.saturating_sub(facts.limits.least(Signal::NodeFsAvailable, disk));
     left.insert("ephemeral-storage".to_owned(), Quantity(disk.to_string()));
     left

@@ -195,6 +195,7 @@ fn subresources(path: &str) -> &'static [&'static str] {
     };
     match () {
         () if below("/stats") => &["stats"],
+        () if below("/logs") => &["log"],
         () if below("/metrics") => &["metrics"],
         () if below("/pods") => &["pods", "proxy"],
         () if below("/healthz") => &["healthz", "proxy"],
@@ -247,6 +248,7 @@ mod tests {
             ("/metrics", &["metrics"]),
             ("/metrics/cadvisor", &["metrics"]),
             ("/metricsx", &["proxy"]),
+            ("/logs/pods/", &["log"]),
             ("/pods", &["pods", "proxy"]),
             ("/healthz", &["healthz", "proxy"]),
             ("/configz", &["configz", "proxy"]),

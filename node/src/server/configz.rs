@@ -25,6 +25,7 @@ pub fn configuration(options: &NodeOptions, disk_bytes: u64) -> Value {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "enableServer": true,
         "staticPodPath": options.static_pod_path,
+        "podLogsDir": options.layout.logs(),
         "authentication": {"x509": {}, "webhook": {"enabled": true, "cacheTTL": text(KNOWN_FOR)},
             "anonymous": {"enabled": false}},
         "authorization": {"mode": "Webhook",

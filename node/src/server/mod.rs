@@ -6,6 +6,7 @@
 mod auth;
 mod authorize;
 pub mod configz;
+mod host_logs;
 mod logs;
 mod routes;
 mod running;

@@ -19,7 +19,7 @@ use super::auth::Caller;
 use super::authorize::{Asked, Decision, Reviews};
 use super::logs::{self, LogQuery};
 use super::running::running;
-use super::{storage, streaming};
+use super::{host_logs, storage, streaming};
 use crate::exec::Execs;
 use crate::metrics::{self, Station};
 
@@ -57,6 +57,7 @@ pub fn router(
         .merge(streams)
         .merge(measured)
         .merge(storage::router(local_volumes))
+        .merge(host_logs::router(host_logs::DIRECTORY.into()))
         .route("/configz", get(async move || said(&configuration)))
         .layer(middleware::from_fn_with_state(reviews, authorise))
 }

@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio_rustls::TlsConnector;
 
 use super::*;
+use crate::layout::Layout;
 use crate::metrics::ProbeCounts;
 use crate::metrics::disks::Disks;
 use crate::network::Names;
@@ -122,7 +123,7 @@ impl Cluster {
             table.clone(),
             ("amphipod-aaaaaaaa".into(), "node".into()),
             Names::new("aaaaaaaa").unwrap(),
-            Disks::new(data.path().to_owned(), None),
+            Disks::new(Layout::below(data.path().to_owned()), None),
             ProbeCounts::default(),
         );
         let shutdown = CancellationToken::new();

@@ -23,6 +23,8 @@ pub struct Halves {
     registry: u16,
     control: Option<Child>,
     node: Option<Child>,
+    /// The node asks for its certificate by this kubeconfig.
+    pub bootstrap: Option<PathBuf>,
 }
 
 impl Halves {
@@ -46,6 +48,7 @@ impl Halves {
             registry: free_port(),
             control: None,
             node: None,
+            bootstrap: None,
         };
         this.start_control().await;
         this.push(&image, "busybox:v1");
@@ -71,6 +74,11 @@ impl Halves {
 
     fn control_dir(&self) -> PathBuf {
         self.dir.path().join("control")
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn admin(&self) -> String {
+        std::fs::read_to_string(self.control_dir().join("kubeconfig")).unwrap()
     }
 
     pub fn node_dir(&self) -> PathBuf {
@@ -124,7 +132,7 @@ impl Halves {
     pub fn start_node(&mut self) {
         let server = format!("https://127.0.0.1:{}", self.listen);
         let kubeconfig = self.dir.path().join("node.kubeconfig");
-        if !kubeconfig.exists() {
+        if !kubeconfig.exists() && self.bootstrap.is_none() {
             let mut command = Command::new(AMPHIPOD);
             command.args([
                 "kubeconfig",
@@ -150,6 +158,9 @@ impl Halves {
         command.arg(kubeconfig).arg("--data-dir").arg(self.node_dir());
         command.args(["--registry", &format!("http://127.0.0.1:{}", self.registry)]);
         command.args(["--service-cidr", &self.service_cidr()]);
+        if let Some(file) = &self.bootstrap {
+            command.arg("--bootstrap-kubeconfig").arg(file);
+        }
         // Few more than there are: whoever is gone from the API and not from the host must not count.
         command.args(["--max-pods", "8"]);
         // A full disk is to be got over here, not to end Pods.

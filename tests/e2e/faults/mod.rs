@@ -12,8 +12,7 @@ use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::changing::{container, runs, until as until_status};
-use halves::Halves;
-pub use halves::until;
+pub use halves::{Halves, until};
 
 const NATIVE: &str = "amphipod.local/busybox:v1";
 const WASM: &str = "amphipod.local/server-wasm:v1";

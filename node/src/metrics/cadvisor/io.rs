@@ -67,6 +67,7 @@ mod tests {
 
     use super::super::super::containers::Container;
     use super::super::super::exposition::Exposition;
+    use super::super::super::processes::{Open, Processes};
     use super::*;
 
     #[test]
@@ -95,7 +96,14 @@ mod tests {
             all: all.iter().map(|c| (labels(c), c)).collect(),
         };
         out.io();
-        out.processes(&[("a".to_owned(), 3)].into());
+        let three = Processes {
+            processes: 3,
+            open: Some(Open {
+                descriptors: 9,
+                sockets: 2,
+            }),
+        };
+        out.processes(&[("a".to_owned(), three)].into());
         let text = out.text.finish();
         for line in [
             "# TYPE container_fs_reads_bytes_total counter",
@@ -103,6 +111,8 @@ mod tests {
             "container_fs_writes_total{container=\"a\",device=\"\"} 2 0",
             "# TYPE container_processes gauge",
             "container_processes{container=\"a\"} 3 0",
+            "container_file_descriptors{container=\"a\"} 9 0",
+            "container_sockets{container=\"a\"} 2 0",
         ] {
             assert!(text.lines().any(|l| l == line), "no line {line} in\n{text}");
         }

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Outcome, Worker};
 use crate::events::Severity::{Normal, Warning};
 use crate::pods::failure::{FailureKind, StartFailure};
+use crate::pods::log_links;
 use crate::pods::observed::{Busy, Due, Health, Sandbox, Waiting};
 use crate::pods::record::Record;
 use crate::pods::sandbox::{PrepareError, Surroundings, Unprepared};
@@ -212,7 +213,9 @@ impl Worker {
         if let Some((stop, _)) = self.stops.remove(&record.container) {
             stop.abort();
         }
-        self.probes.stop(&record.pod_uid, &record.container);
+        if let Some(view) = PodView::new(&self.pod) {
+            self.probes.stop(view, &record.container);
+        }
         let Some(seen) = self.seen.containers.get_mut(&record.container) else {
             return;
         };
@@ -283,5 +286,6 @@ impl Worker {
         if let Err(error) = removed {
             tracing::warn!(%error, path = %attempt.display(), "cannot remove an old attempt and its log");
         }
+        log_links::forget(&self.ctx.options.layout, &log);
     }
 }

@@ -27,10 +27,9 @@ use super::mount_options;
 use super::ownership::Group;
 use super::persistent::{self, PersistentError, Source};
 use crate::images::KeyedLocks;
+use crate::layout::Layout;
 use crate::mounts;
 
-/// Where devices are mounted, each by its PersistentVolume's name, below the node's data directory: upstream's names.
-pub const MOUNTS: &str = "plugins/kubernetes.io/local-volume/mounts";
 /// What a device becomes whose volume does not say it.
 const DEFAULT_TYPE: &str = "ext4";
 /// Others lock a device for a moment to look at it (udev), or for long to format it.
@@ -138,16 +137,15 @@ impl Disk {
 /// The devices that are mounted on this node.
 #[derive(Clone, Debug)]
 pub struct Disks {
-    data_dir: PathBuf,
+    layout: Layout,
     programs: Programs,
     turns: Arc<KeyedLocks>,
 }
 
 impl Disks {
-    /// `data_dir` is the node's.
-    pub fn new(data_dir: PathBuf) -> Self {
+    pub fn new(layout: Layout) -> Self {
         Disks {
-            data_dir,
+            layout,
             programs: Programs::of_host(),
             turns: Arc::default(),
         }
@@ -157,7 +155,7 @@ impl Disks {
     pub async fn mount(&self, disk: Disk) -> Result<Held, DiskError> {
         let turn = self.turns.lock(&disk.name).await;
         let held = self.held(&disk.name, turn);
-        let held = held.map_err(|error| disk.failed(&self.data_dir.join(MOUNTS), error))?;
+        let held = held.map_err(|error| disk.failed(&self.layout.devices(), error))?;
         let point = held.point.clone();
         let failed = |cause| disk.failed(&point, cause);
         if held.has(&disk).map_err(failed)? {
@@ -176,7 +174,7 @@ impl Disks {
 
     /// Unmounts what no Pod shows any more. What cannot be is tried again the next time.
     pub fn release_unused(&self) -> Result<(), HostError> {
-        let points = self.data_dir.join(MOUNTS);
+        let points = self.layout.devices();
         let entries = match fs::read_dir(&points) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries.map_err(at("list", &points))?,
@@ -196,10 +194,11 @@ impl Disks {
 
     fn held(&self, name: &str, turn: OwnedMutexGuard<()>) -> Result<Held, HostError> {
         // As the kernel's table has it.
-        let root = fs::canonicalize(&self.data_dir).map_err(at("find", &self.data_dir))?;
+        let root = fs::canonicalize(self.layout.root()).map_err(at("find", self.layout.root()))?;
+        let layout = Layout::below(root);
         Ok(Held {
-            point: root.join(MOUNTS).join(name),
-            pods: root.join("pods"),
+            point: layout.devices().join(name),
+            pods: layout.pods(),
             _turn: turn,
         })
     }

@@ -47,12 +47,16 @@ impl Place {
         Disk::of(&serde_json::from_value(volume).unwrap(), read_only).unwrap()
     }
 
+    fn layout(&self) -> Layout {
+        Layout::below(self.dir.path().to_owned())
+    }
+
     fn agent(&self) -> Disks {
-        Disks::new(self.dir.path().to_owned())
+        Disks::new(self.layout())
     }
 
     fn point(&self) -> PathBuf {
-        self.dir.path().join(MOUNTS).join("pv-1")
+        self.layout().devices().join("pv-1")
     }
 
     fn target(&self, pod: &str) -> PathBuf {
@@ -104,7 +108,7 @@ async fn an_empty_device_is_formatted_and_shared_and_unmounted_when_nobody_shows
     assert!(fs::write(a.join("g"), "").is_err());
     // What `down` does.
     host::remove_tree(&place.dir.path().join("pods")).unwrap();
-    host::remove_tree(&place.dir.path().join(MOUNTS)).unwrap();
+    host::remove_tree(&place.layout().devices()).unwrap();
     assert!(!mounts::is_point(&place.point()).unwrap());
 }
 
