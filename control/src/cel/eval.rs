@@ -447,6 +447,10 @@ impl<'a> Run<'a, '_> {
                 let value = self.eval(&each.body)?;
                 out.entries.insert(key, value);
             }
+            EachKind::TransformMapEntry => {
+                let made = self.eval(&each.body)?;
+                out.enter(made)?;
+            }
         }
         Ok(None)
     }
@@ -465,13 +469,31 @@ struct Gathered<'a> {
 }
 
 impl<'a> Gathered<'a> {
+    /// Takes over the entries of a map, of which none may be there yet.
+    fn enter(&mut self, made: Value<'a>) -> Result<(), EvalError> {
+        let Value::Map(map) = made else {
+            return Err(EvalError::no_overload());
+        };
+        for name in map.keys() {
+            let key = name.key().ok_or_else(EvalError::no_overload)?;
+            let value = map.get(&key).ok_or_else(EvalError::no_overload)?;
+            if self.entries.insert(key, value).is_some() {
+                let shown = super::functions::shown(&name);
+                return Err(EvalError::new(format!(
+                    "insert failed: key {shown} already exists"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn finish(self, run: &mut Run<'a, '_>, kind: EachKind) -> Evaluated<'a> {
         match (kind, self.error) {
             (_, Some(error)) => Err(error),
             (EachKind::All, None) => Ok(Value::Bool(true)),
             (EachKind::Exists, None) => Ok(Value::Bool(false)),
             (EachKind::ExistsOne, None) => Ok(Value::Bool(self.count == 1)),
-            (EachKind::TransformMap, None) => Ok(Value::map(self.entries)),
+            (EachKind::TransformMap | EachKind::TransformMapEntry, None) => Ok(Value::map(self.entries)),
             (EachKind::SortBy, None) => sorted(run, self.items, &self.keys),
             (_, None) => Ok(Value::list(self.items)),
         }

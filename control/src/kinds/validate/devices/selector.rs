@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::{ITEMS, each};
-use crate::cel::{CALL_LIMIT, Program, Structure, Type};
+use crate::cel::{CALL_LIMIT, Extent, Program, Structure, Type};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
 
@@ -16,6 +16,8 @@ const DRIVER: u64 = 63;
 const DOMAIN: u64 = 63;
 const IDENTIFIER: u64 = 32;
 const ATTRIBUTES: u64 = 32;
+/// Characters of an attribute's value.
+const VALUE: u64 = 64;
 
 pub(super) fn selectors(selectors: &[Value], path: &str) -> FieldErrors {
     each(selectors, ITEMS, path, |selector, at| match selector.has("cel") {
@@ -30,7 +32,7 @@ fn expression(source: &str, path: &str) -> Option<FieldError> {
     if source.len() > LENGTH {
         return Some(FieldError::too_long(path, LENGTH));
     }
-    let program = match Program::compile_binding(source, &[("device", device().clone())]) {
+    let program = match Program::compile_binding(source, &[("device", device().clone())], extent()) {
         Ok(program) => program,
         Err(why) => {
             return Some(FieldError::invalid(
@@ -65,14 +67,10 @@ fn expression(source: &str, path: &str) -> Option<FieldError> {
 /// The variable `device`.
 fn device() -> &'static Type {
     static DEVICE: OnceLock<Type> = OnceLock::new();
-    let text = |most| Arc::new(Type::String(Some(most)));
-    let named = |value: Type| {
-        let inner = Type::Map(text(IDENTIFIER), Arc::new(value), Some(ATTRIBUTES));
-        Type::Map(text(DOMAIN), Arc::new(inner), Some(ATTRIBUTES))
-    };
+    let named = |value: Type| Type::map(Type::String, Type::map(Type::String, value));
     DEVICE.get_or_init(|| {
         let fields = [
-            ("driver", Type::String(Some(DRIVER))),
+            ("driver", Type::String),
             ("allowMultipleAllocations", Type::Bool),
             ("attributes", named(Type::Dyn)),
             ("capacity", named(Type::Quantity)),
@@ -81,6 +79,40 @@ fn device() -> &'static Type {
         let name = "kubernetes.DRADevice".to_owned();
         Type::Object(Arc::new(Structure { name, fields }))
     })
+}
+
+/// How large a device is.
+fn extent() -> &'static Arc<Extent> {
+    static EXTENT: OnceLock<Arc<Extent>> = OnceLock::new();
+    EXTENT.get_or_init(|| {
+        let value = Arc::new(Extent::of(VALUE));
+        let attributes = named(value.clone(), Some(value));
+        let capacity = named(Arc::default(), None);
+        let fields = [
+            ("driver", Extent::of(DRIVER)),
+            ("allowMultipleAllocations", Extent::default()),
+            ("attributes", attributes),
+            ("capacity", capacity),
+        ];
+        Arc::new(Extent {
+            fields: fields
+                .map(|(name, extent)| (name.to_owned(), Arc::new(extent)))
+                .into(),
+            ..Extent::default()
+        })
+    })
+}
+
+/// A value for each identifier of each domain; `others` is that of an identifier that is written as a field.
+fn named(value: Arc<Extent>, others: Option<Arc<Extent>>) -> Extent {
+    let map = |key: u64, items: Arc<Extent>, others: Option<Arc<Extent>>| Extent {
+        most: ATTRIBUTES,
+        keys: Some(Arc::new(Extent::of(key))),
+        items: Some(items),
+        others,
+        ..Extent::default()
+    };
+    map(DOMAIN, Arc::new(map(IDENTIFIER, value, others)), None)
 }
 
 #[cfg(test)]
