@@ -390,6 +390,9 @@ impl Admission {
             resize::check(objects, review, object)?;
         }
         pod_security::check(objects, self.pod_security, review, object, notes)?;
+        if review.resource() == ("", "pods", None) {
+            runtime_class::check(objects, review, object)?;
+        }
         if !review.asks() {
             self.policies.check(objects, review, object, notes).await?;
         }
