@@ -10,6 +10,7 @@ mod eval;
 mod extent;
 mod formats;
 mod functions;
+mod gathered;
 mod json;
 mod lex;
 mod moment;

@@ -142,4 +142,37 @@ mod tests {
                     device.attributes.all(d, device.attributes[a] == device.attributes[d]))))";
         assert_eq!(told(dear), "p: Forbidden: too complex, exceeds cost limit");
     }
+
+    /// As upstream 1.36.2 estimates them.
+    #[test]
+    fn expressions_cost_what_upstream_estimates() {
+        for (source, want) in [
+            (
+                "device.driver == 'gpu.example.com' && device.allowMultipleAllocations",
+                6,
+            ),
+            (
+                "device.attributes['d.e'].version.compareTo(semver('1.2.3')) >= 0",
+                7,
+            ),
+            ("device.capacity['d.e'].memory == quantity('1Gi')", 6),
+            (
+                "cel.bind(m, device.attributes['d.e'].model, m == 'a' || m == device.driver)",
+                26,
+            ),
+            ("'model' in device.attributes['d.e']", 4),
+            ("device.attributes.all(a, a == device.driver)", 419),
+            ("device.attributes.exists(a, device.attributes[a].x == 'y')", 323),
+            ("['abc', 'd'].exists(x, x == device.driver)", 27),
+            ("device.attributes['d.e'].model.lowerAscii() == 'a100'", 12),
+            ("device.attributes['d.e'].model.matches('^a[0-9]+$')", 25),
+            ("{'a': device.driver}.a == device.driver", 42),
+            ("device.attributes[?'d.e'].?model.orValue('x') == 'a100'", 6),
+            ("has(device.attributes['d.e'].model)", 3),
+            ("dyn([device.driver])[0] == device.driver", 23),
+        ] {
+            let program = Program::compile_binding(source, &[("device", device().clone())], extent());
+            assert_eq!(program.map(|p| p.cost), Ok(want), "{source}");
+        }
+    }
 }
