@@ -176,19 +176,7 @@ impl Checker {
                     other => Err(no_overload("-_", &[other], expr.at)),
                 }
             }
-            Node::Choose(condition, yes, no) => {
-                let condition = self.expr(condition)?;
-                let (yes, no) = (self.expr(yes)?, self.expr(no)?);
-                if !condition.ty.fits(&Type::Bool) || !yes.ty.fits(&no.ty) {
-                    return Err(no_overload("_?_:_", &[condition.ty, yes.ty, no.ty], expr.at));
-                }
-                let size = yes.known.size().or(no.known.size());
-                let entries = yes.known.entries.zip(no.known.entries);
-                let cost = sum(&[condition.cost, yes.cost.max(no.cost)]);
-                let mut chosen = known(yes.ty.join(no.ty), cost)?.sized(Some(size));
-                chosen.known.entries = entries.map(|(yes, no)| yes.or(no));
-                Ok(chosen)
-            }
+            Node::Choose(condition, yes, no) => self.choose(expr, condition, yes, no),
             Node::Binary(operator, a, b) => self.binary(expr, *operator, a, b),
             Node::List(items) => self.list(items),
             Node::Map(entries) => self.map(entries),
@@ -201,6 +189,22 @@ impl Checker {
                 body,
             } => self.bind(expr, *how, name, value, body),
         }
+    }
+
+    fn choose(&mut self, expr: &Expr, condition: &Expr, yes: &Expr, no: &Expr) -> Outcome {
+        let condition = self.expr(condition)?;
+        let (yes, no) = (self.expr(yes)?, self.expr(no)?);
+        if !condition.ty.fits(&Type::Bool) || !yes.ty.fits(&no.ty) {
+            return Err(no_overload("_?_:_", &[condition.ty, yes.ty, no.ty], expr.at));
+        }
+        let cost = sum(&[condition.cost, yes.cost.max(no.cost)]);
+        let mut chosen = known(yes.ty.join(no.ty), cost)?;
+        // What one says of the type holds for the other.
+        let size = |of: &Known| of.size.unwrap_or(chosen.known.size());
+        let size = size(&yes.known).or(size(&no.known));
+        let entries = yes.known.entries.zip(no.known.entries);
+        chosen.known.entries = entries.map(|(yes, no)| yes.or(no));
+        Ok(chosen.sized(Some(size)))
     }
 
     fn name(&self, expr: &Expr, name: &str) -> Outcome {
