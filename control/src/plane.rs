@@ -6,7 +6,7 @@ use crate::admission::{Admission, PodSecurityLevel, ServiceAddresses};
 use crate::api::subresource::{NodeClient, NodeClientError, ProxyTls};
 use crate::api::{
     self, Api, Cache, CachedObjects, Definitions, Entrance, Flows, Metrics, OpenApi, Room, Tokens,
-    Unavailable, VERSION, serve,
+    Unavailable, VERSION, Ways, serve,
 };
 use crate::audit::{Audit, LogError, LogOptions, Policy, PolicyError};
 use crate::auth::identity::MASTERS;
@@ -385,6 +385,7 @@ async fn build(store: Arc<dyn Store>, pki: &Pki, rules: Rules) -> Result<Arc<Api
         definitions,
         admission,
         authorizer,
+        ways: Ways::default(),
         bearers,
         audit: rules.audit,
         reader: objects.clone(),

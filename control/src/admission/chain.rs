@@ -1,4 +1,5 @@
-//! The plugins in their order, each of them timed.
+//! The plugins in their order, each of them timed. Refuses to know what one of them asks for.
+
 use super::measures::{Plugin, Run, Step};
 use super::rounds::Rounds;
 use super::{
@@ -148,6 +149,10 @@ impl Admission {
         self.judge_kind(review, object, run)?;
         let secure = pod_security::check(objects, self.pod_security, review, object, notes);
         run.part(Plugin::PodSecurity, secure)?;
+        if review.resource() == ("", "pods", None) {
+            let fits = runtime_class::check(objects, review, object);
+            run.part(Plugin::RuntimeClass, fits)?;
+        }
         self.judge_by_rules(review, object, notes, run).await?;
         let charged = quota::charge(&self.turns, objects, store, review, object, claims).await;
         run.part(Plugin::ResourceQuota, charged)

@@ -66,9 +66,9 @@ pub enum Denial {
         message: String,
         reason: String,
     },
-    /// A MutatingAdmissionPolicy could not do its work: forbidden, whatever the reason.
+    /// MutatingAdmissionPolicies could not do their work: forbidden, whatever the reason, which is that of the first.
     Mutation {
-        message: String,
+        messages: Vec<String>,
         reason: &'static str,
     },
     /// A webhook's own words.

@@ -6,36 +6,56 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 const CLASSES: ResourceName<'_> = ("node.k8s.io", "v1", "runtimeclasses");
+const UNKNOWN: &str = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
 const MISMATCH: &str = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
 
 pub(super) fn pod(objects: &dyn Objects, review: &Review<'_>, pod: &mut Value) -> Result<(), Denial> {
     if !matches!(review.action, Action::Create) {
         return Ok(());
     }
-    let class = match pod.text("spec.runtimeClassName") {
-        "" => Arc::default(),
-        name => objects
-            .get(CLASSES, None, name)
-            .ok_or_else(|| Denial::Forbidden(format!("pod rejected: RuntimeClass \"{name}\" not found")))?,
-    };
+    let class = class(objects, pod)?;
     overhead(&class, pod)?;
     scheduling(&class, pod)
 }
 
-fn overhead(class: &Value, pod: &mut Value) -> Result<(), Denial> {
-    let (wanted, said) = (class.at("overhead.podFixed").clone(), pod.at("spec.overhead"));
-    let unset = said.as_object().is_none_or(serde_json::Map::is_empty);
-    match (wanted.is_object(), unset) {
-        (true, false) if *said != wanted => Err(Denial::Forbidden(MISMATCH.into())),
-        (true, _) => {
-            pod["spec"]["overhead"] = wanted;
-            Ok(())
-        }
-        (false, false) => Err(Denial::Forbidden(
-            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead".into(),
-        )),
-        (false, true) => Ok(()),
+/// Judges the Pod as others have left it.
+pub(super) fn check(objects: &dyn Objects, review: &Review<'_>, pod: &Value) -> Result<(), Denial> {
+    if !matches!(review.action, Action::Create) {
+        return Ok(());
     }
+    let class = class(objects, pod)?;
+    let wanted = class.at("overhead.podFixed");
+    match wanted.is_object() {
+        true if pod.at("spec.overhead") != wanted => Err(Denial::Forbidden(MISMATCH.into())),
+        false if has_overhead(pod) => Err(Denial::Forbidden(UNKNOWN.into())),
+        _ => Ok(()),
+    }
+}
+
+/// The Pod's class; nothing of one without.
+fn class(objects: &dyn Objects, pod: &Value) -> Result<Arc<Value>, Denial> {
+    let unknown = |name| Denial::Forbidden(format!("pod rejected: RuntimeClass \"{name}\" not found"));
+    match pod.text("spec.runtimeClassName") {
+        "" => Ok(Arc::default()),
+        name => objects.get(CLASSES, None, name).ok_or_else(|| unknown(name)),
+    }
+}
+
+fn overhead(class: &Value, pod: &mut Value) -> Result<(), Denial> {
+    let wanted = class.at("overhead.podFixed");
+    if !wanted.is_object() {
+        return Ok(());
+    }
+    if has_overhead(pod) && pod.at("spec.overhead") != wanted {
+        return Err(Denial::Forbidden(MISMATCH.into()));
+    }
+    pod["spec"]["overhead"] = wanted.clone();
+    Ok(())
+}
+
+fn has_overhead(pod: &Value) -> bool {
+    pod.map("spec.overhead")
+        .is_some_and(|overhead| !overhead.is_empty())
 }
 
 fn scheduling(class: &Value, pod: &mut Value) -> Result<(), Denial> {
@@ -68,12 +88,24 @@ mod tests {
         let class = json!({"metadata": {"name": "vm"}, "overhead": {"podFixed": {"cpu": "250m"}},
             "scheduling": {"nodeSelector": {"vm": "yes"}, "tolerations": [{"key": "vm"}]}});
         let mut object = json!({"spec": spec});
-        pod(
-            &Fixed(vec![("runtimeclasses", class)]),
-            &review("pods", Action::Create),
-            &mut object,
-        )?;
+        let (objects, review) = (
+            Fixed(vec![("runtimeclasses", class)]),
+            review("pods", Action::Create),
+        );
+        pod(&objects, &review, &mut object)?;
+        check(&objects, &review, &object)?;
         Ok(object["spec"].take())
+    }
+
+    #[test]
+    fn overhead_without_a_class_is_refused_once_the_pod_is_valid() {
+        let (objects, review) = (Fixed(Vec::new()), review("pods", Action::Create));
+        let mut object = json!({"spec": {"overhead": {"cpu": "1"}}});
+        pod(&objects, &review, &mut object).expect("nothing to add");
+        match check(&objects, &review, &object) {
+            Err(Denial::Forbidden(why)) => assert_eq!(why, UNKNOWN),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

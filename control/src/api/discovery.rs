@@ -42,8 +42,8 @@ pub(super) async fn answer(api: &Api, route: &Route, parts: &Parts) -> Result<Re
             return aggregated(parts, format, &groups_discovery(kinds, &remotes, false));
         }
         Route::CoreVersions => core_versions(parts),
-        Route::Groups => group_list(&groups(kinds, &aggregate::all(api))),
-        Route::Group(group) => match group_of(&groups(kinds, &aggregate::all(api)), group) {
+        Route::Groups => group_list(&groups(kinds, &aggregate::registered(api))),
+        Route::Group(group) => match group_of(&groups(kinds, &aggregate::registered(api)), group) {
             Some(group) => group,
             None => return refuse(api, parts.uri.path(), ApiError::no_resource()),
         },
@@ -58,7 +58,7 @@ pub(super) async fn answer(api: &Api, route: &Route, parts: &Parts) -> Result<Re
 
 /// The paths of groups and their versions.
 pub(super) fn paths(api: &Api) -> Vec<String> {
-    let groups = groups(&api.kinds.load(), &aggregate::all(api));
+    let groups = groups(&api.kinds.load(), &aggregate::registered(api));
     let of = |Group { name, versions }: &Group| match name.as_str() {
         "" => versions.iter().map(|version| format!("/api/{version}")).collect(),
         name => std::iter::once(format!("/apis/{name}"))

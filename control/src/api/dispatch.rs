@@ -117,7 +117,7 @@ async fn open(api: &Api, parts: &Parts, record: &mut Record, reply: &mut Reply) 
 fn acting(api: &Api, parts: &mut Parts, record: &mut Record) -> Result<Identity> {
     let user = authenticate::identify(api, parts).inspect_err(|_| record.refuses())?;
     record.is_from(&user);
-    let Some(acting) = impersonate::acting(&api.authorizer, &user, parts)? else {
+    let Some(acting) = impersonate::acting((&api.authorizer, &api.ways), &user, parts)? else {
         return Ok(user);
     };
     let who = acting.who.clone();

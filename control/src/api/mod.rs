@@ -74,6 +74,7 @@ pub(crate) use decode::{json as decoded_json, sent as decoded, word};
 pub use fairness::Entrance;
 pub use flows::Flows;
 pub use held::Room;
+pub use impersonate::Ways;
 pub use metrics::{Metrics, Unavailable};
 pub(crate) use object::{encode, encode_owned};
 pub use openapi::OpenApi;
@@ -123,6 +124,8 @@ pub struct Api {
     pub definitions: Definitions,
     pub admission: Admission,
     pub authorizer: Authorizer,
+    /// By which right who acts as others did so last.
+    pub ways: Ways,
     pub reader: Arc<dyn Reader>,
     /// What Services and their endpoints are looked up in, to call what definitions name.
     pub objects: Arc<dyn Objects>,

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::functions;
-use super::functions::lists::sorted;
+use super::gathered::Gathered;
 use super::operators;
 use super::patterns::Patterns;
 use super::syntax::{Binding, Each, EachKind, Expr, Node, Operator};
@@ -447,34 +447,12 @@ impl<'a> Run<'a, '_> {
                 let value = self.eval(&each.body)?;
                 out.entries.insert(key, value);
             }
+            EachKind::TransformMapEntry => {
+                let made = self.eval(&each.body)?;
+                out.enter(made)?;
+            }
         }
         Ok(None)
-    }
-}
-
-/// What a macro has gathered.
-#[derive(Default)]
-struct Gathered<'a> {
-    items: Vec<Value<'a>>,
-    /// By which the items are sorted.
-    keys: Vec<Value<'a>>,
-    entries: BTreeMap<Key, Value<'a>>,
-    count: usize,
-    /// Of an element that might have decided, had it not failed.
-    error: Option<EvalError>,
-}
-
-impl<'a> Gathered<'a> {
-    fn finish(self, run: &mut Run<'a, '_>, kind: EachKind) -> Evaluated<'a> {
-        match (kind, self.error) {
-            (_, Some(error)) => Err(error),
-            (EachKind::All, None) => Ok(Value::Bool(true)),
-            (EachKind::Exists, None) => Ok(Value::Bool(false)),
-            (EachKind::ExistsOne, None) => Ok(Value::Bool(self.count == 1)),
-            (EachKind::TransformMap, None) => Ok(Value::map(self.entries)),
-            (EachKind::SortBy, None) => sorted(run, self.items, &self.keys),
-            (_, None) => Ok(Value::list(self.items)),
-        }
     }
 }
 

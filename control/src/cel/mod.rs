@@ -7,8 +7,10 @@ pub mod authority;
 mod check;
 mod constants;
 mod eval;
+mod extent;
 mod formats;
 mod functions;
+mod gathered;
 mod json;
 mod lex;
 mod moment;
@@ -25,9 +27,12 @@ mod types;
 mod value;
 
 pub use eval::{EvalError, Scope};
+pub use extent::Extent;
 pub use text::{boolean, double};
 pub use types::{Structure, Type, escape};
 pub use value::Value;
+
+use std::sync::Arc;
 
 use check::Offered;
 use patterns::Patterns;
@@ -48,7 +53,7 @@ pub struct Program {
     patterns: Patterns,
     /// What it evaluates to.
     pub ty: Type,
-    /// An upper bound of what an evaluation costs.
+    /// An upper bound of what an evaluation costs, where the extent of the variables was given.
     pub cost: u64,
     variables: std::collections::BTreeSet<String>,
 }
@@ -61,7 +66,16 @@ pub struct CompileError(pub String);
 impl Program {
     /// Compiles `source` against the types of its variables.
     pub fn compile(source: &str, variables: &[(&str, Type)]) -> Result<Program, CompileError> {
-        Program::compiled(source, variables, Offered::default())
+        Program::compiled(source, variables, None, Offered::default())
+    }
+
+    /// As [`Program::compile`], with an estimate of the cost: each variable is as large as `extent` says.
+    pub fn compile_within(
+        source: &str,
+        variables: &[(&str, Type)],
+        extent: &Arc<Extent>,
+    ) -> Result<Program, CompileError> {
+        Program::compiled(source, variables, Some(extent), Offered::default())
     }
 
     /// As [`Program::compile`], for expressions that may make patches, see [`patches`].
@@ -70,19 +84,28 @@ impl Program {
             patches: true,
             ..Offered::default()
         };
-        Program::compiled(source, variables, offered)
+        Program::compiled(source, variables, None, offered)
     }
 
-    /// As [`Program::compile`], for expressions that may give names to their parts by `cel.bind`.
-    pub fn compile_binding(source: &str, variables: &[(&str, Type)]) -> Result<Program, CompileError> {
+    /// As [`Program::compile_within`], for expressions that may give names to their parts by `cel.bind`.
+    pub fn compile_binding(
+        source: &str,
+        variables: &[(&str, Type)],
+        extent: &Arc<Extent>,
+    ) -> Result<Program, CompileError> {
         let offered = Offered {
             bindings: true,
             ..Offered::default()
         };
-        Program::compiled(source, variables, offered)
+        Program::compiled(source, variables, Some(extent), offered)
     }
 
-    fn compiled(source: &str, variables: &[(&str, Type)], offered: Offered) -> Result<Program, CompileError> {
+    fn compiled(
+        source: &str,
+        variables: &[(&str, Type)],
+        extent: Option<&Arc<Extent>>,
+        offered: Offered,
+    ) -> Result<Program, CompileError> {
         if source.len() > SOURCE_LIMIT {
             return Err(CompileError(format!(
                 "expression code point size exceeds limit: size: {}, limit {SOURCE_LIMIT}",
@@ -91,7 +114,7 @@ impl Program {
         }
         let expr = parse::parse(source).map_err(|mistake| shown(vec![mistake], source))?;
         let check::Checked { ty, cost, .. } =
-            check::check(&expr, variables, offered).map_err(|mistakes| shown(mistakes, source))?;
+            check::check(&expr, variables, extent, offered).map_err(|mistakes| shown(mistakes, source))?;
         let mut names = std::collections::BTreeSet::new();
         expr.names(&mut names);
         Ok(Program {

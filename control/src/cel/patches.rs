@@ -39,7 +39,7 @@ pub(super) fn check(name: &str, field: &str, ty: &Type) -> Result<(), String> {
         };
     }
     match field {
-        "op" | "path" | "from" if ty.fits(&Type::string()) => Ok(()),
+        "op" | "path" | "from" if ty.fits(&Type::String) => Ok(()),
         "op" | "path" | "from" => Err(format!(
             "expected type of field '{field}' is 'string' but provided type is '{ty}'"
         )),
@@ -52,7 +52,7 @@ pub(super) fn check(name: &str, field: &str, ty: &Type) -> Result<(), String> {
 fn part(ty: &Type) -> Option<&str> {
     match ty {
         Type::Object(structure) if is_type(&structure.name) => Some(&structure.name),
-        Type::List(item, _) | Type::Optional(item) => part(item),
+        Type::List(item) | Type::Optional(item) => part(item),
         _ => None,
     }
 }

@@ -350,7 +350,7 @@ fn pattern(text: &str) -> Pattern {
         "int" => Type::Int,
         "uint" => Type::Uint,
         "double" => Type::Double,
-        "string" => Type::string(),
+        "string" => Type::String,
         "bytes" => Type::Bytes,
         "timestamp" => Type::Timestamp,
         "duration" => Type::Duration,
@@ -409,8 +409,8 @@ impl Pattern {
             },
             (_, Type::Dyn | Type::Open) => true,
             (Pattern::Exact(wanted), ty) => ty.fits(wanted),
-            (Pattern::List(item), Type::List(ty, _)) => item.takes(ty, filled),
-            (Pattern::Map(key, value), Type::Map(k, v, _)) => key.takes(k, filled) && value.takes(v, filled),
+            (Pattern::List(item), Type::List(ty)) => item.takes(ty, filled),
+            (Pattern::Map(key, value), Type::Map(k, v)) => key.takes(k, filled) && value.takes(v, filled),
             (Pattern::Optional(inner), Type::Optional(ty)) | (Pattern::Type(inner), Type::Type(ty)) => {
                 inner.takes(ty, filled)
             }
@@ -425,9 +425,7 @@ impl Pattern {
             Pattern::List(item) if **item == Pattern::Any('C') && is_open(filled.get(&'C')) => Type::Dyn,
             Pattern::Exact(ty) => ty.clone(),
             Pattern::List(item) => Type::list(item.fill(filled)),
-            Pattern::Map(key, value) => {
-                Type::Map(Arc::new(key.fill(filled)), Arc::new(value.fill(filled)), None)
-            }
+            Pattern::Map(key, value) => Type::map(key.fill(filled), value.fill(filled)),
             Pattern::Optional(inner) => Type::optional(inner.fill(filled)),
             Pattern::Type(inner) => Type::Type(Arc::new(inner.fill(filled).settled())),
         }

@@ -92,6 +92,8 @@ pub(super) enum EachKind {
     SortBy,
     TransformList,
     TransformMap,
+    /// Each turn makes entries of the map.
+    TransformMapEntry,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -160,15 +162,6 @@ impl Expr {
                 optional: false,
             } => Some(format!("{}.{field}", of.dotted()?)),
             _ => None,
-        }
-    }
-
-    /// Whether it is a part of a variable, and not made by a call.
-    pub fn is_declared(&self) -> bool {
-        match &self.node {
-            Node::Name(_) => true,
-            Node::Select { of, .. } | Node::Index { of, .. } => of.is_declared(),
-            _ => false,
         }
     }
 

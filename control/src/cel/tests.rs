@@ -53,6 +53,7 @@ fn expressions_that_hold() {
         "string(1e6) == '1e+06' && string(1.0 / 0.0) == '+Inf' && !isIP('::ffff:1.2.3.4')",
         "'abc 123'.find('[0-9]+') == '123' && 'a1b2'.findAll('[0-9]') == ['1', '2']",
         "[1, 2, 2].isSorted() && [3, 1].min() == 1 && [1, 2].sum() == 3 && [1, 1, 2].distinct() == [1, 2]",
+        "{'a': 1}.transformMapEntry(k, v, {v: k}) == {1: 'a'} && [1, 2].transformMapEntry(i, v, v > 1, {v: i}) == {2: 1}",
         "semver('1.2.3').isGreaterThan(semver('1.2.3-rc.1')) && semver('1.2.3-rc.2').isLessThan(semver('1.2.3-rc.10'))",
         "semver('1.10.0').compareTo(semver('1.9.9')) == 1 && semver('1.0.0+a') == semver('1.0.0+b')",
         "isSemver('1.0.0-alpha+001') && !isSemver('1.0') && !isSemver('v1.0.0') && !isSemver('01.1.1')",
@@ -114,7 +115,7 @@ fn expressions_that_fail_say_why() {
 fn types_are_checked_before_anything_runs() {
     let structure = Structure {
         name: "Spec".into(),
-        fields: [("x".to_owned(), Type::Int), ("s".to_owned(), Type::string())].into(),
+        fields: [("x".to_owned(), Type::Int), ("s".to_owned(), Type::String)].into(),
     };
     let own = Type::Object(Arc::new(structure));
     for (source, want) in [
@@ -176,18 +177,6 @@ fn bombs_are_stopped_by_their_cost() {
             "{source}"
         );
     }
-    let list = Type::list(Type::Int);
-    let nested = "self.all(a, self.all(b, self.all(c, a + b == c)))";
-    let program = Program::compile(nested, &[("self", list)]).expect("compiles");
-    assert!(program.cost > 10_000_000, "{}", program.cost);
-    let thousand = Type::List(Arc::new(Type::Int), Some(1000));
-    for sorted in ["self.sort()[0] == 1", "self.sortBy(x, -x)[0] == 1"] {
-        let program = Program::compile(sorted, &[("self", thousand.clone())]).expect("compiles");
-        assert!(program.cost > 2_000_000, "{sorted}: {}", program.cost);
-    }
-    let small = Type::List(Arc::new(Type::Int), Some(10));
-    let program = Program::compile(nested, &[("self", small)]).expect("compiles");
-    assert!(program.cost < 10_000_000, "{}", program.cost);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-/// The type of a value. Sizes of what is declared bound the cost of going through it.
+/// The type of a value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Type {
     /// Anything; checked when it is evaluated.
@@ -16,14 +16,12 @@ pub enum Type {
     Int,
     Uint,
     Double,
-    /// With the most characters it may have.
-    String(Option<u64>),
+    String,
     Bytes,
     Timestamp,
     Duration,
-    /// With the most elements it may have.
-    List(Arc<Type>, Option<u64>),
-    Map(Arc<Type>, Arc<Type>, Option<u64>),
+    List(Arc<Type>),
+    Map(Arc<Type>, Arc<Type>),
     Object(Arc<Structure>),
     Optional(Arc<Type>),
     /// The type of a type.
@@ -50,19 +48,15 @@ pub struct Structure {
 
 impl Type {
     pub fn list(item: Type) -> Type {
-        Type::List(Arc::new(item), None)
+        Type::List(Arc::new(item))
     }
 
     pub fn map(key: Type, value: Type) -> Type {
-        Type::Map(Arc::new(key), Arc::new(value), None)
+        Type::Map(Arc::new(key), Arc::new(value))
     }
 
     pub fn optional(inner: Type) -> Type {
         Type::Optional(Arc::new(inner))
-    }
-
-    pub fn string() -> Type {
-        Type::String(None)
     }
 
     /// Whether null is a value of it.
@@ -73,7 +67,7 @@ impl Type {
                 | Type::Int
                 | Type::Uint
                 | Type::Double
-                | Type::String(_)
+                | Type::String
                 | Type::Bytes
                 | Type::List(..)
                 | Type::Map(..)
@@ -91,7 +85,7 @@ impl Type {
                 | Type::Int
                 | Type::Uint
                 | Type::Double
-                | Type::String(_)
+                | Type::String
                 | Type::Bytes
                 | Type::Timestamp
                 | Type::Duration
@@ -101,18 +95,17 @@ impl Type {
     /// How deep lists, maps and the like nest in it.
     pub(super) fn depth(&self) -> usize {
         match self {
-            Type::List(inner, _) | Type::Optional(inner) | Type::Type(inner) => 1 + inner.depth(),
-            Type::Map(key, value, _) => 1 + key.depth().max(value.depth()),
+            Type::List(inner) | Type::Optional(inner) | Type::Type(inner) => 1 + inner.depth(),
+            Type::Map(key, value) => 1 + key.depth().max(value.depth()),
             _ => 0,
         }
     }
 
-    /// Whether both are one type, whatever their sizes.
+    /// Whether both are one type.
     pub fn is(&self, other: &Type) -> bool {
         match (self, other) {
-            (Type::String(_), Type::String(_)) => true,
-            (Type::List(a, _), Type::List(b, _)) | (Type::Optional(a), Type::Optional(b)) => a.is(b),
-            (Type::Map(ak, av, _), Type::Map(bk, bv, _)) => ak.is(bk) && av.is(bv),
+            (Type::List(a), Type::List(b)) | (Type::Optional(a), Type::Optional(b)) => a.is(b),
+            (Type::Map(ak, av), Type::Map(bk, bv)) => ak.is(bk) && av.is(bv),
             (Type::Object(a), Type::Object(b)) => a.name == b.name,
             (a, b) => a == b,
         }
@@ -122,8 +115,8 @@ impl Type {
     pub(super) fn agrees(&self, other: &Type) -> bool {
         match (self, other) {
             (Type::Open, _) | (_, Type::Open) => true,
-            (Type::List(a, _), Type::List(b, _)) | (Type::Optional(a), Type::Optional(b)) => a.agrees(b),
-            (Type::Map(ak, av, _), Type::Map(bk, bv, _)) => ak.agrees(bk) && av.agrees(bv),
+            (Type::List(a), Type::List(b)) | (Type::Optional(a), Type::Optional(b)) => a.agrees(b),
+            (Type::Map(ak, av), Type::Map(bk, bv)) => ak.agrees(bk) && av.agrees(bv),
             (a, b) => a.is(b),
         }
     }
@@ -141,9 +134,8 @@ impl Type {
         match (self, other) {
             (Type::Dyn | Type::Open, _) | (_, Type::Dyn | Type::Open) => true,
             (Type::Type(_), Type::Type(_)) => true,
-            (Type::String(_), Type::String(_)) => true,
-            (Type::List(a, _), Type::List(b, _)) => a.fits(b),
-            (Type::Map(ak, av, _), Type::Map(bk, bv, _)) => ak.fits(bk) && av.fits(bv),
+            (Type::List(a), Type::List(b)) => a.fits(b),
+            (Type::Map(ak, av), Type::Map(bk, bv)) => ak.fits(bk) && av.fits(bv),
             (Type::Optional(a), Type::Optional(b)) => a.fits(b),
             (Type::Object(a), Type::Object(b)) => a.name == b.name,
             (Type::Null, other) | (other, Type::Null) => other.is_nullable(),
@@ -155,16 +147,12 @@ impl Type {
     pub fn join(self, other: Type) -> Type {
         match (self, other) {
             (Type::Open, other) | (other, Type::Open) => other,
-            (Type::String(a), Type::String(b)) => Type::String(a.zip(b).map(|(a, b)| a.max(b))),
-            (Type::List(a, x), Type::List(b, y)) => {
-                let item = a.as_ref().clone().join(b.as_ref().clone());
-                Type::List(Arc::new(item), x.zip(y).map(|(x, y)| x.max(y)))
-            }
-            (Type::Map(ak, av, x), Type::Map(bk, bv, y)) => {
+            (Type::List(a), Type::List(b)) => Type::list(a.as_ref().clone().join(b.as_ref().clone())),
+            (Type::Map(ak, av), Type::Map(bk, bv)) => {
                 let (key, value) = (ak.as_ref().clone(), av.as_ref().clone());
                 let key = key.join(bk.as_ref().clone());
                 let value = value.join(bv.as_ref().clone());
-                Type::Map(key.into(), value.into(), x.zip(y).map(|(x, y)| x.max(y)))
+                Type::map(key, value)
             }
             (Type::Optional(a), Type::Optional(b)) => {
                 Type::optional(a.as_ref().clone().join(b.as_ref().clone()))
@@ -185,12 +173,12 @@ impl fmt::Display for Type {
             Type::Int => f.write_str("int"),
             Type::Uint => f.write_str("uint"),
             Type::Double => f.write_str("double"),
-            Type::String(_) => f.write_str("string"),
+            Type::String => f.write_str("string"),
             Type::Bytes => f.write_str("bytes"),
             Type::Timestamp => f.write_str("timestamp"),
             Type::Duration => f.write_str("duration"),
-            Type::List(item, _) => write!(f, "list({item})"),
-            Type::Map(key, value, _) => write!(f, "map({key}, {value})"),
+            Type::List(item) => write!(f, "list({item})"),
+            Type::Map(key, value) => write!(f, "map({key}, {value})"),
             Type::Object(structure) => f.write_str(&structure.name),
             Type::Optional(inner) => write!(f, "optional_type({inner})"),
             Type::Type(of) => write!(f, "type({of})"),

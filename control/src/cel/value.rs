@@ -144,10 +144,10 @@ impl<'a> Value<'a> {
                 text::base64(s).map_or_else(|| borrowed(s), |b| Value::Bytes(Rc::from(b)))
             }
             (Json::String(s), _) => borrowed(s),
-            (Json::Array(items), Type::List(item, _)) => Value::List(List::Json(items, item.clone())),
+            (Json::Array(items), Type::List(item)) => Value::List(List::Json(items, item.clone())),
             (Json::Array(items), _) => Value::List(List::Json(items, Arc::new(Type::Dyn))),
             (Json::Object(map), Type::Object(structure)) => Value::Map(Map::Object(map, structure.clone())),
-            (Json::Object(map), Type::Map(_, value, _)) => Value::Map(Map::Json(map, value.clone())),
+            (Json::Object(map), Type::Map(_, value)) => Value::Map(Map::Json(map, value.clone())),
             (Json::Object(map), _) => Value::Map(Map::Json(map, Arc::new(Type::Dyn))),
         }
     }

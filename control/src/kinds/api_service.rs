@@ -81,6 +81,13 @@ pub fn is_local(object: &Value) -> bool {
     object.at("spec.service").is_null()
 }
 
+/// Marks what is registered for what is served here; others' are left alone.
+pub const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
+
+pub fn is_managed(object: &Value) -> bool {
+    object["metadata"]["labels"][MANAGED].is_string()
+}
+
 fn default(object: &mut Value) {
     if let Some(service) = object.pointer_mut("/spec/service").and_then(Value::as_object_mut) {
         set_missing(service, "port", HTTPS);

@@ -298,6 +298,20 @@ async fn what_is_served_here_is_registered_and_extension_servers_learn_whom_to_b
         "[\"front-proxy-client\"]"
     );
     assert_eq!(map["data"]["client-ca-file"], plane.control.pki().ca_pem());
+    let local = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": "v7.apps"},
+        "spec": {"group": "apps", "version": "v7", "groupPriorityMinimum": 1, "versionPriority": 1}});
+    let (code, answer) = plane.call(Method::POST, SERVICES, local).await;
+    assert_eq!(code, 201, "{answer}");
+    let versions = |group: &Value| {
+        let versions = group["versions"].as_array().unwrap().iter();
+        versions
+            .map(|version| version["version"].clone())
+            .collect::<Value>()
+    };
+    let (_, apps) = plane.get("/apis/apps").await;
+    assert_eq!(versions(&apps), json!(["v1", "v7"]), "{apps}");
+    let (code, _) = plane.get("/apis/apps/v7").await;
+    assert_eq!(code, 404);
     let missing = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": NAME},
         "spec": {"group": "ext.example.com", "version": "v1", "groupPriorityMinimum": 2000, "versionPriority": 10,
             "service": {"namespace": "default", "name": "nowhere"}}});

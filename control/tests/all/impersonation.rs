@@ -200,6 +200,23 @@ async fn who_may_be_others_may_do_whatever_they_may() {
     }
 }
 
+#[tokio::test]
+async fn a_refusal_is_that_of_the_right_by_which_it_worked_last() {
+    let plane = Plane::start().await;
+    let rule = json!({"apiGroups": [""], "resources": ["users"], "resourceNames": ["bob"], "verbs": ["impersonate"]});
+    grant(&plane, "old", json!([rule])).await;
+    let old = plane.control.client_as("old", &[]);
+    let refused = |said: Value, why: &str| {
+        let said = said.as_str().unwrap_or_default().to_owned();
+        assert!(said.ends_with(why), "{said}");
+    };
+    refused(acts_as(&plane, &old, &[(USER, "al")]).await.0, NOBODY);
+    let (said, _) = acts_as(&plane, &old, &[(USER, "bob")]).await;
+    assert_eq!(said, json!([KNOWN]));
+    let last = "cannot impersonate resource \"users\" in API group \"\" at the cluster scope";
+    refused(acts_as(&plane, &old, &[(USER, "al")]).await.0, last);
+}
+
 /// A service account as the node that its Pod is on, and as no other.
 #[tokio::test]
 async fn an_account_acts_as_the_node_of_its_pod() {

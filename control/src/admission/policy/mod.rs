@@ -142,9 +142,12 @@ impl Policies {
         let fails = invocation.fails();
         let shown = shown.map_err(|why| Misfit::Binding(format!("failed to convert object version: {why}")));
         // Denies whatever the binding's actions are.
-        let unconfigured = |misfit: &Misfit| Denial::Policy {
-            message: misfit.told("ValidatingAdmissionPolicy", policy, binding),
-            reason: String::new(),
+        let unconfigured = |misfit: &Misfit| {
+            let (policy, binding) = (policy.text("metadata.name"), binding.text("metadata.name"));
+            let alone = format!("ValidatingAdmissionPolicy '{policy}'");
+            let message = misfit.told(&alone, &format!("{alone} with binding '{binding}'"));
+            let reason = String::new();
+            Denial::Policy { message, reason }
         };
         let (parameters, shown) = match (&invocation.parameters, &shown) {
             (Ok(parameters), Ok(shown)) => (parameters, shown),

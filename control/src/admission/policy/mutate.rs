@@ -9,6 +9,7 @@ use super::super::{Action, Denial, Objects, ResourceName, Review};
 use super::{GROUP, Invocation, Misfit, Policies};
 use crate::api::PatchFailure;
 use crate::cel::{Scope, Type, Value as Cel};
+use crate::kinds::bounded::{MOST, ROOM};
 use crate::kinds::policy::{Mutation, Policy};
 use crate::kinds::view::View;
 use crate::kinds::{Kind, managed};
@@ -17,12 +18,51 @@ use serde_json::Value;
 const POLICIES: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpolicies");
 pub(super) const BINDINGS: ResourceName<'_> = (GROUP, "v1", "mutatingadmissionpolicybindings");
 
-/// Why a policy could not do its work, in full.
-enum Failure {
-    /// It is at fault, for the reason that goes with it.
-    Policy { message: String, reason: &'static str },
-    /// What it made is no object of the kind, or could not be turned back: whatever its failure policy.
-    Internal(String),
+/// What a policy made is no object of the kind, or could not be turned back: whatever its failure policy, and whatever else.
+struct Broken(String);
+
+/// What policies could not do that may not fail. All are run before they deny, as upstream's.
+#[derive(Default)]
+struct Refusals {
+    /// Of those that are not as they should be, of which is told first.
+    unconfigured: Vec<String>,
+    refused: Vec<String>,
+    size: usize,
+}
+
+impl Refusals {
+    fn misfit(&mut self, invocation: &Invocation, misfit: &Misfit) {
+        let policy = invocation.policy.text("metadata.name");
+        let message = misfit.told(&format!("policy {policy:?}"), &invocation.named());
+        if self.takes(invocation, &message) {
+            self.unconfigured.push(message);
+        }
+    }
+
+    fn failed(&mut self, invocation: &Invocation, why: &str) {
+        let message = format!("{} denied request: {why}", invocation.named());
+        if self.takes(invocation, &message) {
+            self.refused.push(message);
+        }
+    }
+
+    /// Whether it counts, and there is room for it.
+    fn takes(&mut self, invocation: &Invocation, message: &str) -> bool {
+        let count = self.unconfigured.len() + self.refused.len();
+        let takes = invocation.fails() && count < MOST && self.size < ROOM;
+        self.size += if takes { message.len() } else { 0 };
+        takes
+    }
+
+    fn told(self) -> Result<(), Denial> {
+        let reason = match (self.unconfigured.is_empty(), self.refused.is_empty()) {
+            (true, true) => return Ok(()),
+            (true, false) => "Invalid",
+            (false, _) => "Forbidden",
+        };
+        let messages = [self.unconfigured, self.refused].concat();
+        Err(Denial::Mutation { messages, reason })
+    }
 }
 
 impl Policies {
@@ -42,10 +82,13 @@ impl Policies {
             invocations.extend(Invocation::of(objects, review, object, POLICIES, binding).await);
         }
         rounds.policies.begin(object);
-        let mut made = false;
+        let (mut made, mut refusals) = (false, Refusals::default());
         for invocation in &invocations {
-            made |= self.run_all(objects, review, invocation, object, rounds).await?;
+            let telling = (&mut *rounds, &mut refusals);
+            let ran = self.run_all(objects, review, invocation, object, telling).await;
+            made |= ran.map_err(|Broken(why)| Denial::Failed(why))?;
         }
+        refusals.told()?;
         // To upstream what was made anew is changed, whatever became of it.
         if made {
             rounds.policies.changed();
@@ -62,18 +105,21 @@ impl Policies {
         review: &Review<'_>,
         invocation: &Invocation,
         object: &mut Value,
-        rounds: &mut Rounds,
-    ) -> Result<bool, Denial> {
+        (rounds, refusals): (&mut Rounds, &mut Refusals),
+    ) -> Result<bool, Broken> {
         let parameters = match &invocation.parameters {
             Ok(parameters) => parameters,
-            Err(misfit) => return invocation.failed(invocation.unconfigured(misfit)),
+            Err(misfit) => {
+                refusals.misfit(invocation, misfit);
+                return Ok(false);
+            }
         };
         let compiled = self.compiled(&invocation.policy);
         let mut made = false;
         for parameter in parameters {
             let with = (&*compiled, parameter.as_deref());
-            let ran = run(objects, review, invocation, with, object, rounds).await;
-            made |= ran.or_else(|failure| invocation.failed(failure))?;
+            let telling = (&mut *rounds, &mut *refusals);
+            made |= run(objects, review, invocation, with, object, telling).await?;
         }
         Ok(made)
     }
@@ -86,19 +132,25 @@ async fn run(
     invocation: &Invocation,
     (policy, parameter): (&Policy, Option<&Value>),
     object: &mut Value,
-    rounds: &mut Rounds,
-) -> Result<bool, Failure> {
+    (rounds, refusals): (&mut Rounds, &mut Refusals),
+) -> Result<bool, Broken> {
     let kind = invocation.matched.kind(review);
-    let shown = Versions::default().show(objects, review, kind, object).await;
-    let shown = shown.map_err(|why| invocation.unconfigured(&Misfit::Policy(why)))?;
+    let shown = match Versions::default().show(objects, review, kind, object).await {
+        Ok(shown) => shown,
+        Err(why) => {
+            refusals.misfit(invocation, &Misfit::Policy(why));
+            return Ok(false);
+        }
+    };
     let key = invocation.key(parameter);
     let runs = !rounds.second || rounds.policies.is_due(&key);
-    let Some(made) = mutated(policy, review, invocation, &shown, parameter, runs)? else {
+    let with = (policy, parameter, runs);
+    let Some(made) = mutated(with, review, invocation, &shown, refusals)? else {
         return Ok(false);
     };
     if made.object != shown.object {
         let back = shown::back(objects, review, kind, object, made.object).await;
-        *object = back.map_err(|why| Failure::Internal(format!("failed to convert object: {why}")))?;
+        *object = back.map_err(|why| Broken(format!("failed to convert object: {why}")))?;
         rounds.policies.changed();
     }
     if invocation.policy.text("spec.reinvocationPolicy") == "IfNeeded" {
@@ -108,6 +160,16 @@ async fn run(
 }
 
 impl Invocation {
+    /// As refusals name it.
+    fn named(&self) -> String {
+        let (policy, binding) = (&self.policy, &self.binding);
+        format!(
+            "policy '{}' with binding '{}'",
+            policy.text("metadata.name"),
+            binding.text("metadata.name")
+        )
+    }
+
     /// Which it is among all, with this parameter.
     fn key(&self, parameter: Option<&Value>) -> String {
         let name = |object: &Value| object.text("metadata.name").to_owned();
@@ -119,33 +181,6 @@ impl Invocation {
             parameter.unwrap_or_default()
         )
     }
-
-    /// What becomes of a policy that could not do its work: it made nothing, or denies.
-    fn failed(&self, failure: Failure) -> Result<bool, Denial> {
-        match failure {
-            Failure::Internal(why) => Err(Denial::Failed(why)),
-            Failure::Policy { .. } if !self.fails() => Ok(false),
-            Failure::Policy { message, reason } => Err(Denial::Mutation { message, reason }),
-        }
-    }
-
-    fn unconfigured(&self, misfit: &Misfit) -> Failure {
-        Failure::Policy {
-            message: misfit.told("policy", &self.policy, &self.binding),
-            reason: "Forbidden",
-        }
-    }
-
-    fn refusal(&self, why: &str) -> Failure {
-        let (policy, binding) = (&self.policy, &self.binding);
-        let message = format!(
-            "policy '{}' with binding '{}' denied request: {why}",
-            policy.text("metadata.name"),
-            binding.text("metadata.name")
-        );
-        let reason = "Invalid";
-        Failure::Policy { message, reason }
-    }
 }
 
 /// What became of an object, in the version that a policy knows.
@@ -156,18 +191,16 @@ struct Made {
 }
 
 /// What the policy makes of the object; none when its conditions do not hold, or when it is not to run. A mutation that fails
-/// is left out, or denies.
+/// is left out, which may be refused.
 fn mutated(
-    policy: &Policy,
+    (policy, parameter, runs): (&Policy, Option<&Value>, bool),
     review: &Review<'_>,
     invocation: &Invocation,
     before: &Shown,
-    parameter: Option<&Value>,
-    runs: bool,
-) -> Result<Option<Made>, Failure> {
+    refusals: &mut Refusals,
+) -> Result<Option<Made>, Broken> {
     let kind = invocation.matched.kind(review);
     let request = expressions::request(review, kind, &before.object);
-    let denied = |why: String| invocation.refusal(&why);
     let (mut object, mut anything, mut left) = (before.object.clone(), false, BUDGET);
     for (i, mutation) in policy.mutations.iter().enumerate() {
         let shown = object.clone();
@@ -180,19 +213,27 @@ fn mutated(
         };
         let mut scope = seen.scope();
         scope.set("params", parameter.map_or(Cel::Null, |p| Cel::of(p, &Type::Dyn)));
-        if i == 0 && !(all_hold(&policy.conditions, &scope).map_err(denied)? && runs) {
-            return Ok(None);
+        if i == 0 {
+            let hold = all_hold(&policy.conditions, &scope);
+            let hold = hold.unwrap_or_else(|why| {
+                refusals.failed(invocation, &why);
+                false
+            });
+            if !(hold && runs) {
+                return Ok(None);
+            }
         }
         for (name, program) in &policy.variables {
             let value = evaluate(program, &scope, &mut left);
             scope.set_outcome(format!("variables.{name}"), value);
         }
-        let after = apply(review, kind, mutation, &scope, &shown, &mut left).map_err(denied);
-        let built = shown::built(review, kind);
-        match after.and_then(|after| completed(built, after).map_err(Failure::Internal)) {
-            Ok(after) => (object, anything) = (after, true),
-            Err(Failure::Policy { .. }) if !invocation.fails() => {}
-            Err(failure) => return Err(failure),
+        match apply(review, kind, mutation, &scope, &shown, &mut left) {
+            Ok(after) => {
+                let built = shown::built(review, kind);
+                object = completed(built, after).map_err(Broken)?;
+                anything = true;
+            }
+            Err(why) => refusals.failed(invocation, &why),
         }
     }
     Ok(Some(Made { object, anything }))
@@ -295,7 +336,7 @@ mod tests {
         }
         match done {
             Ok(()) => Ok(object["data"].clone()),
-            Err(Denial::Mutation { message, .. }) => Err(message),
+            Err(Denial::Mutation { messages, .. }) => Err(messages.join("\n")),
             Err(other) => panic!("{other:?}"),
         }
     }
@@ -371,6 +412,28 @@ mod tests {
             mutate(&[("p", policy)]),
             Ok(json!({"a": "1", "b": "2", "d": "4"}))
         );
+    }
+
+    #[test]
+    fn all_that_fails_is_told() {
+        let mut first = lays("Object{data: {'b': object.nope}}");
+        let other = lays("Object{data: {'c': object.neither}}")["mutations"][0].take();
+        first["mutations"].as_array_mut().expect("a list").push(other);
+        let mut passed = lays("Object{data: {'d': object.nope}}");
+        passed["failurePolicy"] = "Ignore".into();
+        let why = mutate(&[
+            ("p1", first),
+            ("p2", passed),
+            ("p3", lays("Object{data: object.no}")),
+        ]);
+        let why = why.expect_err("denied");
+        let told: Vec<&str> = why
+            .lines()
+            .filter_map(|line| line.split_once(" denied request: "))
+            .map(|(of, _)| of)
+            .collect();
+        let (p1, p3) = ("policy 'p1' with binding 'p1'", "policy 'p3' with binding 'p3'");
+        assert_eq!(told, [p1, p1, p3], "{why}");
     }
 
     #[test]

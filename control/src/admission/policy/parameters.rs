@@ -18,17 +18,11 @@ pub(super) enum Misfit {
 }
 
 impl Misfit {
-    /// The refusal in upstream's words; `what` is what the policy is called.
-    pub fn told(&self, what: &str, policy: &Value, binding: &Value) -> String {
-        let policy = policy.text("metadata.name");
-        let binding = binding.text("metadata.name");
+    /// The refusal in upstream's words; `alone` and `bound` are what the policy is called without and with its binding.
+    pub fn told(&self, alone: &str, bound: &str) -> String {
         match self {
-            Misfit::Policy(why) => {
-                format!("{what} '{policy}' denied request: failed to configure policy: {why}")
-            }
-            Misfit::Binding(why) => format!(
-                "{what} '{policy}' with binding '{binding}' denied request: failed to configure binding: {why}"
-            ),
+            Misfit::Policy(why) => format!("{alone} denied request: failed to configure policy: {why}"),
+            Misfit::Binding(why) => format!("{bound} denied request: failed to configure binding: {why}"),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::status::Result;
 use super::{Api, permit, text};
 use crate::auth::Identity;
 use crate::auth::attributes::Attributes;
-use crate::kinds::api_service::{GROUP, is_local};
+use crate::kinds::api_service::{GROUP, is_local, is_managed};
 use crate::kinds::view::View;
 use axum::body::Body;
 use axum::response::Response;
@@ -43,13 +43,14 @@ pub(super) struct Remote {
 
 impl Remote {
     fn of(object: &Value) -> Option<Remote> {
-        if is_local(object) {
-            return None;
-        }
+        (!is_local(object)).then(|| Remote::named(object))
+    }
+
+    fn named(object: &Value) -> Remote {
         let spec = object.at("spec");
         let conditions = object.list("status.conditions").iter();
         let mut available = conditions.filter(|c| c.text("type") == "Available");
-        Some(Remote {
+        Remote {
             group: spec.text("group").to_owned(),
             version: spec.text("version").to_owned(),
             priority: (
@@ -59,7 +60,7 @@ impl Remote {
             available: available.any(|c| c.text("status") == "True"),
             revision: object.text("metadata.resourceVersion").to_owned(),
             spec: spec.clone(),
-        })
+        }
     }
 }
 
@@ -70,6 +71,15 @@ pub(super) fn all(api: &Api) -> Vec<Remote> {
         .iter()
         .filter_map(|service| Remote::of(service))
         .collect()
+}
+
+/// Every group and version of other servers, and those that somebody says are served here, whether they are or not.
+pub(super) fn registered(api: &Api) -> Vec<Remote> {
+    let services = api.objects.list((GROUP, "v1", "apiservices"), None);
+    let services = services
+        .iter()
+        .filter(|service| !is_local(service) || !is_managed(service));
+    services.map(|service| Remote::named(service)).collect()
 }
 
 /// The other server that this path below `/apis` belongs to.

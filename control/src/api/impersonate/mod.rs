@@ -1,8 +1,10 @@
 //! Impersonation: a request that is made in another's name by one who may (`Impersonate-*` headers). Asked first is whether he may
-//! do this as him (constrained impersonation, KEP-5284), then whether he may do anything. Owns the order of the questions.
+//! do this as him (constrained impersonation, KEP-5284), then whether he may do anything; before that, whether he may by the right
+//! by which he did so last. Owns the order of the questions.
 mod attempt;
 mod mode;
 mod wanted;
+mod ways;
 
 use super::asked::Asked;
 use super::status::{ApiError, Result};
@@ -12,6 +14,7 @@ use attempt::Attempt;
 use http::request::Parts;
 use mode::Mode;
 use wanted::Wanted;
+pub use ways::Ways;
 
 /// Whom a request counts as, who is not who sent it.
 pub struct Acting {
@@ -31,7 +34,11 @@ impl Acting {
 ///
 /// # Errors
 /// 400 where no user is named; 403 with the first refusal.
-pub fn acting(authorizer: &Authorizer, who: &Identity, parts: &Parts) -> Result<Option<Acting>> {
+pub fn acting(
+    (authorizer, ways): (&Authorizer, &Ways),
+    who: &Identity,
+    parts: &Parts,
+) -> Result<Option<Acting>> {
     let wanted = Wanted::read(&parts.headers);
     if wanted.is_nothing() {
         return Ok(None);
@@ -52,22 +59,30 @@ pub fn acting(authorizer: &Authorizer, who: &Identity, parts: &Parts) -> Result<
             None => Attributes::path(&method, parts.uri.path()),
         },
     };
-    first_that_may(&attempt).map(Some)
+    first_that_may(&attempt, ways).map(Some)
 }
 
-fn first_that_may(attempt: &Attempt<'_>) -> Result<Acting> {
+/// By the way that was right for him last, or else the first of all.
+fn first_that_may(attempt: &Attempt<'_>, ways: &Ways) -> Result<Acting> {
+    let last = ways.last(&attempt.who.user);
+    let others = Mode::CONSTRAINED.into_iter().map(Some).chain([None]);
+    let others = others.filter(|way| last != Some(*way));
     let mut refusal = None;
-    for mode in Mode::CONSTRAINED.into_iter().filter(|mode| mode.fits(attempt)) {
-        match attempt.constrained(mode) {
+    for way in last.into_iter().chain(others) {
+        if way.is_some_and(|mode| !mode.fits(attempt)) {
+            continue;
+        }
+        let tried = match way {
+            Some(mode) => attempt.constrained(mode),
+            None => attempt.unconstrained(),
+        };
+        match tried {
             Ok(who) => {
-                let mode = Some(mode);
-                return Ok(Acting { who, mode });
+                ways.worked(&attempt.who.user, way);
+                return Ok(Acting { who, mode: way });
             }
             Err(error) => refusal = refusal.or(Some(error)),
         }
     }
-    match attempt.unconstrained() {
-        Ok(who) => Ok(Acting { who, mode: None }),
-        Err(last) => Err(refusal.unwrap_or(last)),
-    }
+    Err(refusal.unwrap_or_else(|| ApiError::internal("no way to act as another was tried")))
 }

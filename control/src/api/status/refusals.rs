@@ -86,10 +86,15 @@ pub fn denied(kind: &Kind, name: &str, denial: Denial) -> ApiError {
         }
         Denial::Invalid(errors) => ApiError::invalid(&kind.kind, &kind.group, name, &errors),
         Denial::Policy { message, reason } => ApiError::by_policy(kind, name, &message, &reason),
-        Denial::Mutation { message, reason } => {
-            let mut error = ApiError::by_policy(kind, name, &message, "Forbidden");
-            // Upstream says only what the policy did (`policyDispatcher.Dispatch`).
-            (error.reason, error.message) = (reason.into(), message);
+        Denial::Mutation { messages, reason } => {
+            let first = messages.first().cloned().unwrap_or_default();
+            let mut error = ApiError::forbidden(&kind.group, &kind.plural, name, &first);
+            if let Some(about) = &mut error.details {
+                let causes = messages.iter().map(|message| json!({"message": message}));
+                about["causes"] = causes.collect();
+            }
+            // Upstream says only what the first policy did (`policyDispatcher.Dispatch`).
+            (error.reason, error.message) = (reason.into(), first);
             error
         }
         Denial::Refused {

@@ -2,6 +2,7 @@
 //! business (NodeRestriction).
 //!
 //! Looks at the object before and after; refuses to know how it got here.
+mod audiences;
 mod certificates;
 mod labels;
 mod node;

@@ -1,16 +1,14 @@
 //! NodeRestriction: a node changes its own Node, Lease and Pods' status, and nothing of another's (upstream's
 //! admission plugin of that name, whose words these are).
 use super::{Operation, Refused, Write, forbidden};
-use super::{certificates, labels};
-use crate::auth::attributes::{Attributes, Resource};
+use super::{audiences, certificates, labels};
 use crate::auth::node::LEASES;
-use crate::auth::tokens::ISSUER;
 use crate::auth::{Authorizer, Reader};
 use serde_json::Value;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
-type Judgement = Result<(), Refused>;
+pub(super) type Judgement = Result<(), Refused>;
 
 pub(super) fn check(
     authorizer: &Authorizer,
@@ -291,44 +289,7 @@ fn token(authorizer: &Authorizer, reader: &dyn Reader, node: &str, write: &Write
     if pod["spec"]["nodeName"] != node {
         return forbidden("node requested token bound to a pod scheduled on a different node");
     }
-    audience(authorizer, write, &pod)
-}
-
-fn audience(authorizer: &Authorizer, write: &Write<'_>, pod: &Value) -> Judgement {
-    let audiences = write.new["spec"]["audiences"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
-    let wanted = match audiences {
-        [] => "",
-        [one] => one.as_str().unwrap_or_default(),
-        _ => return forbidden("node may only request 0 or 1 audiences"),
-    };
-    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
-    let mut sources =
-        volumes.flat_map(|volume| volume["projected"]["sources"].as_array().into_iter().flatten());
-    // A projection without an audience means the API server's own, which the request has been given by now.
-    let asks = |source: &Value| {
-        let token = &source["serviceAccountToken"];
-        let asked = token["audience"].as_str().unwrap_or_default();
-        token.is_object() && (asked == wanted || asked.is_empty() && wanted == ISSUER)
-    };
-    if sources.any(asks) {
-        return Ok(());
-    }
-    let right = Resource {
-        resource: wanted,
-        namespace: write.namespace,
-        name: Some(write.name),
-        ..Resource::default()
-    };
-    let right = Attributes::resource("request-serviceaccounts-token-audience", right);
-    match authorizer.allows(write.who, &right) {
-        true => Ok(()),
-        false => forbidden(format!(
-            "audience {wanted:?} not found in pod spec volume, {} is not authorized to request tokens for this audience",
-            write.who.user
-        )),
-    }
+    audiences::check(authorizer, reader, write, &pod)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Formats that are written out, against the types of what is written out to fill them.
-use super::Checked;
+use super::{Checked, is_any};
 use crate::cel::Mistake;
 use crate::cel::formats::{Piece, Pieces, refusal};
 use crate::cel::syntax::{Expr, Literal, Node};
@@ -55,18 +55,14 @@ fn shown(verb: u8, value: &Expr, checked: &Checked) -> Result<(), Mistake> {
     let takes = match verb {
         b's' => return spelled(value, checked),
         b'd' | b'o' => matches!(ty, Type::Int | Type::Uint),
-        b'f' | b'e' => matches!(ty, Type::Double | Type::String(_)),
+        b'f' | b'e' => matches!(ty, Type::Double | Type::String),
         b'b' => matches!(ty, Type::Int | Type::Uint | Type::Bool),
-        _ => matches!(ty, Type::Int | Type::Uint | Type::String(_) | Type::Bytes),
+        _ => matches!(ty, Type::Int | Type::Uint | Type::String | Type::Bytes),
     };
-    match takes || is_open(ty) {
+    match takes || is_any(ty) {
         true => Ok(()),
         false => Err(refused(verb, value, ty)),
     }
-}
-
-fn is_open(ty: &Type) -> bool {
-    matches!(ty, Type::Dyn | Type::Open)
 }
 
 fn refused(verb: u8, value: &Expr, ty: &Type) -> Mistake {
@@ -79,7 +75,7 @@ fn refused(verb: u8, value: &Expr, ty: &Type) -> Mistake {
 
 /// `%s` takes nearly everything, and lists and maps of that.
 fn spelled(value: &Expr, checked: &Checked) -> Result<(), Mistake> {
-    let takes = is_open(&checked.ty)
+    let takes = is_any(&checked.ty)
         || checked.ty.is_ordered()
         || matches!(
             checked.ty,

@@ -1,23 +1,26 @@
 //! Type checking, and an upper bound of the cost on the way: both are known of every part before it runs.
 //!
-//! Costs follow cel-go's cost model in kind: sizes come from declared limits, loops multiply.
+//! Costs are those of cel-go's estimate: sizes come from declared limits, loops multiply.
+mod calls;
 mod cost;
 mod formats;
 mod literals;
 mod loops;
+mod made;
 mod operators;
+mod sizes;
+
+use std::sync::Arc;
 
 use super::Mistake;
-use super::patches;
-use super::signatures::{self, Filled, NAMESPACES};
-use super::syntax::{Binding, Expr, Literal, Node, Operator};
+use super::extent::Extent;
+use super::signatures;
+use super::syntax::{Expr, Literal, Node, Operator};
 use super::types::Type;
-use cost::{Given, own_cost, size, sized, sum, tenth};
-use literals::valid;
-use operators::{expected, joined, no_overload, operated};
+use cost::sum;
+use operators::{counted, expected, no_overload, operated};
+use sizes::{Known, Place, Size, Step};
 
-/// The size of what has no declared limit: as much as a request can hold.
-const UNBOUNDED: u64 = 3 << 20;
 /// How deep a type may nest: deeper than any schema can. What is made of types that have names nests by them too.
 const NESTING: usize = 256;
 
@@ -25,6 +28,7 @@ const NESTING: usize = 256;
 pub(super) struct Checked {
     pub ty: Type,
     pub cost: u64,
+    known: Known,
     /// The elements of a list, or keys and values of a map, that is written out to fill a format.
     parts: Vec<Checked>,
 }
@@ -39,17 +43,30 @@ pub(super) struct Offered {
 }
 
 /// The type of an expression, or what is wrong: the first part that has no type, or all of what has one and cannot be meant.
+/// Each variable is as large as `extent` says.
 pub(super) fn check(
     expr: &Expr,
     variables: &[(&str, Type)],
+    extent: Option<&Arc<Extent>>,
     offered: Offered,
 ) -> Result<Checked, Vec<Mistake>> {
+    let root = extent.map_or(Place::Lost, |extent| Place::Declared(extent.clone()));
+    let local = |ty: &Type| Local {
+        ty: ty.clone(),
+        known: Known::at(root.clone(), ty),
+    };
     let variables = variables
         .iter()
-        .map(|(name, ty)| ((*name).to_owned(), ty.clone()))
+        .map(|(name, ty)| ((*name).to_owned(), local(ty)))
         .collect();
+    // Of a device, only what begins with its name is looked for.
+    let stray = match offered.bindings {
+        true => Place::Lost,
+        false => root,
+    };
     let mut checker = Checker {
         variables,
+        stray,
         offered,
         mixed: false,
         mistakes: Vec::new(),
@@ -61,24 +78,18 @@ pub(super) fn check(
     }
 }
 
-/// The elements of a list, keys or values, that are to be of one type.
-struct Row {
-    of: Type,
-    /// One is of another type, which was noted.
-    told: bool,
-}
-
-impl Default for Row {
-    fn default() -> Self {
-        Row {
-            of: Type::Open,
-            told: false,
-        }
-    }
+/// What a name stands for.
+#[derive(Debug, Clone)]
+struct Local {
+    ty: Type,
+    known: Known,
 }
 
 struct Checker {
-    variables: Vec<(String, Type)>,
+    variables: Vec<(String, Local)>,
+    /// Where the parts of what an expression made are looked for: upstream's rules of definitions take the name of a
+    /// part for that of the object.
+    stray: Place,
     offered: Offered,
     /// Elements of lists may be of many types: they are there to fill a format.
     mixed: bool,
@@ -93,20 +104,39 @@ fn undeclared(name: &str, at: usize) -> Mistake {
 }
 
 fn known(ty: Type, cost: u64) -> Outcome {
-    Ok(Checked {
-        ty,
-        cost,
-        parts: Vec::new(),
-    })
+    let known = Known::made(&ty);
+    Ok(Checked::of(ty, cost, known))
+}
+
+impl Checked {
+    fn of(ty: Type, cost: u64, known: Known) -> Checked {
+        Checked {
+            ty,
+            cost,
+            known,
+            parts: Vec::new(),
+        }
+    }
+
+    /// Of a size that follows from how it was made, if it does.
+    fn sized(mut self, size: Option<Size>) -> Checked {
+        self.known.size = size.or(self.known.size);
+        self
+    }
+}
+
+/// Whether all overloads of a function take it.
+fn is_any(ty: &Type) -> bool {
+    matches!(ty, Type::Dyn | Type::Open)
 }
 
 impl Checker {
-    fn find(&self, name: &str) -> Option<&Type> {
+    fn find(&self, name: &str) -> Option<&Local> {
         self.variables
             .iter()
             .rev()
             .find(|(n, _)| n == name)
-            .map(|(_, ty)| ty)
+            .map(|(_, local)| local)
     }
 
     fn expr(&mut self, expr: &Expr) -> Outcome {
@@ -119,13 +149,13 @@ impl Checker {
 
     fn checked(&mut self, expr: &Expr) -> Outcome {
         match &expr.node {
-            Node::Literal(literal) => known(literal_type(literal), 0),
+            Node::Literal(literal) => Ok(known(literal_type(literal), 0)?.sized(Some(literal_size(literal)))),
             Node::Name(name) => self.name(expr, name),
             Node::Select { of, field, optional } => self.select(expr, of, field, *optional),
             Node::Has { of, field } => {
                 let of = self.expr(of)?;
                 member(&of.ty, field, expr.at)?;
-                known(Type::Bool, of.cost + 1)
+                known(Type::Bool, of.cost)
             }
             Node::Index { of, index, optional } => self.index(expr, of, index, *optional),
             Node::Call {
@@ -137,23 +167,16 @@ impl Checker {
             Node::Not(of) => {
                 let of = self.expr(of)?;
                 want(&of.ty, &Type::Bool, "!_", expr.at)?;
-                known(Type::Bool, of.cost + 1)
+                known(Type::Bool, sum(&[of.cost, 1]))
             }
             Node::Negate(of) => {
                 let of = self.expr(of)?;
                 match of.ty {
-                    Type::Int | Type::Double | Type::Dyn => known(of.ty, of.cost + 1),
+                    Type::Int | Type::Double | Type::Dyn => known(of.ty, sum(&[of.cost, 1])),
                     other => Err(no_overload("-_", &[other], expr.at)),
                 }
             }
-            Node::Choose(condition, yes, no) => {
-                let condition = self.expr(condition)?;
-                let (yes, no) = (self.expr(yes)?, self.expr(no)?);
-                if !condition.ty.fits(&Type::Bool) || !yes.ty.fits(&no.ty) {
-                    return Err(no_overload("_?_:_", &[condition.ty, yes.ty, no.ty], expr.at));
-                }
-                known(yes.ty.join(no.ty), sum(&[condition.cost, yes.cost.max(no.cost)]))
-            }
+            Node::Choose(condition, yes, no) => self.choose(expr, condition, yes, no),
             Node::Binary(operator, a, b) => self.binary(expr, *operator, a, b),
             Node::List(items) => self.list(items),
             Node::Map(entries) => self.map(entries),
@@ -168,31 +191,52 @@ impl Checker {
         }
     }
 
+    fn choose(&mut self, expr: &Expr, condition: &Expr, yes: &Expr, no: &Expr) -> Outcome {
+        let condition = self.expr(condition)?;
+        let (yes, no) = (self.expr(yes)?, self.expr(no)?);
+        if !condition.ty.fits(&Type::Bool) || !yes.ty.fits(&no.ty) {
+            return Err(no_overload("_?_:_", &[condition.ty, yes.ty, no.ty], expr.at));
+        }
+        let cost = sum(&[condition.cost, yes.cost.max(no.cost)]);
+        let mut chosen = known(yes.ty.join(no.ty), cost)?;
+        // What one says of the type holds for the other.
+        let size = |of: &Known| of.size.unwrap_or(chosen.known.size());
+        let size = size(&yes.known).or(size(&no.known));
+        let entries = yes.known.entries.zip(no.known.entries);
+        chosen.known.entries = entries.map(|(yes, no)| yes.or(no));
+        Ok(chosen.sized(Some(size)))
+    }
+
     fn name(&self, expr: &Expr, name: &str) -> Outcome {
         match self.find(name) {
-            Some(ty) => known(ty.clone(), 1),
+            Some(local) => Ok(Checked::of(local.ty.clone(), 1, local.known.clone())),
             None if super::functions::type_named(name).is_some() => {
-                known(Type::Type(signatures::type_named(name).into()), 1)
+                let ty = Type::Type(signatures::type_named(name).into());
+                let known = Known::at(self.stray.clone(), &ty);
+                Ok(Checked::of(ty, 1, known))
             }
             None => Err(undeclared(name, expr.at)),
         }
     }
 
     fn select(&mut self, expr: &Expr, of: &Expr, field: &str, optional: bool) -> Outcome {
-        if let Some(ty) = expr.dotted().and_then(|name| self.find(&name).cloned()) {
-            return known(ty, 1);
+        if let Some(local) = expr.dotted().and_then(|name| self.find(&name).cloned()) {
+            return Ok(Checked::of(local.ty, 1, local.known));
         }
         let of = self.expr(of)?;
         let (inner, was_optional) = unwrapped(&of.ty);
         let ty = member(&inner, field, expr.at)?;
-        known(
-            if optional || was_optional {
-                Type::optional(ty)
-            } else {
-                ty
-            },
-            of.cost + 1,
-        )
+        let ty = match optional || was_optional {
+            true => Type::optional(ty),
+            false => ty,
+        };
+        if optional {
+            return known(ty, sum(&[of.cost, 1]));
+        }
+        let own = u64::from(matches!(of.ty, Type::Map(..) | Type::Object(_)));
+        let place = of.known.place.step(Step::Field(field), &self.stray);
+        let known = Known::at(place, &ty);
+        Ok(Checked::of(ty, sum(&[of.cost, own]), known))
     }
 
     fn index(&mut self, expr: &Expr, of: &Expr, index: &Expr, optional: bool) -> Outcome {
@@ -200,17 +244,25 @@ impl Checker {
         let (inner, was_optional) = unwrapped(&of.ty);
         let ty = match (&inner, &index.ty) {
             // Of a list or of a map: overloads of different results.
-            (Type::Dyn | Type::Open, _) => return known(Type::Dyn, sum(&[of.cost, index.cost, 1])),
-            (Type::List(item, _), Type::Int | Type::Uint | Type::Dyn) => item.as_ref().clone().settled(),
-            (Type::Map(key, value, _), index) if index.fits(key) => value.as_ref().clone().settled(),
+            (Type::Dyn | Type::Open, _) => Type::Dyn,
+            (Type::List(item), Type::Int | Type::Uint | Type::Dyn) => item.as_ref().clone().settled(),
+            (Type::Map(key, value), index) if index.fits(key) => value.as_ref().clone().settled(),
             (of, index) => return Err(no_overload("_[_]", &[of.clone(), index.clone()], expr.at)),
         };
-        let ty = if optional || was_optional {
-            Type::optional(ty)
-        } else {
-            ty
-        };
-        known(ty, sum(&[of.cost, index.cost, 1]))
+        let cost = sum(&[of.cost, index.cost, 1]);
+        if optional || was_optional {
+            return known(
+                match is_any(&inner) {
+                    true => ty,
+                    false => Type::optional(ty),
+                },
+                cost,
+            );
+        }
+        let place = of.known.place.step(Step::Item, &self.stray);
+        let known = Known::at(place, &ty);
+        let values = of.known.entries.map(|entries| entries.values);
+        Ok(Checked::of(ty, cost, known).sized(values))
     }
 
     fn logic(&mut self, a: &Expr, b: &Expr) -> Outcome {
@@ -225,200 +277,8 @@ impl Checker {
         let (a, b) = (self.expr(a)?, self.expr(b)?);
         let ty = operated(operator, &a.ty, &b.ty)
             .ok_or_else(|| no_overload(operator.word(), &[a.ty.clone(), b.ty.clone()], expr.at))?;
-        let own = match (operator, &ty) {
-            (Operator::Add, Type::String(_) | Type::Bytes) => tenth(size(&a.ty).saturating_add(size(&b.ty))),
-            (Operator::In, _) => size(&b.ty),
-            // Comparisons.
-            (_, Type::Bool) => tenth(size(&a.ty).min(size(&b.ty))),
-            _ => 1,
-        };
-        known(ty, sum(&[a.cost, b.cost, own]))
+        Ok(counted(operator, ty, &a, &b))
     }
-
-    fn list(&mut self, items: &[(Expr, bool)]) -> Outcome {
-        let (mut ty, mut cost, mut parts) = (Type::Open, 10, Vec::new());
-        let mut row = Row::default();
-        for (expr, optional) in items {
-            let item = self.expr(expr)?;
-            let found = given(item.ty.clone(), *optional, expr.at)?;
-            if !row.told {
-                self.beside(&mut row, &found, expr.at);
-            }
-            ty = ty.join(found);
-            cost = sum(&[cost, item.cost]);
-            if self.mixed {
-                parts.push(item);
-            }
-        }
-        let count = Some(items.len() as u64);
-        let list = known(Type::List(ty.into(), count), cost)?;
-        Ok(Checked { parts, ..list })
-    }
-
-    /// Notes an element that is of another type than those before it.
-    fn beside(&mut self, row: &mut Row, found: &Type, at: usize) {
-        if !self.mixed && !row.of.agrees(found) {
-            self.mistakes.push(expected(&row.of, found, at));
-            row.told = true;
-            return;
-        }
-        row.of = std::mem::replace(&mut row.of, Type::Open).join(found.clone());
-    }
-
-    fn map(&mut self, entries: &[(Expr, Expr, bool)]) -> Outcome {
-        let (mut key_ty, mut value_ty, mut cost) = (Type::Open, Type::Open, 30);
-        let (mut keys, mut values, mut parts) = (Row::default(), Row::default(), Vec::new());
-        for (key_expr, value_expr, optional) in entries {
-            let (key, value) = (self.expr(key_expr)?, self.expr(value_expr)?);
-            let found = given(value.ty.clone(), *optional, value_expr.at)?;
-            self.beside(&mut keys, &key.ty, key_expr.at);
-            self.beside(&mut values, &found, value_expr.at);
-            key_ty = key_ty.join(key.ty.clone());
-            value_ty = value_ty.join(found);
-            cost = sum(&[cost, key.cost, value.cost]);
-            if self.mixed {
-                parts.extend([key, value]);
-            }
-        }
-        // What nests can never be a key, and has no part in the type: a name in both places would double it at every level.
-        if key_ty.depth() > 1 {
-            key_ty = Type::Dyn;
-        }
-        let count = Some(entries.len() as u64);
-        let map = known(Type::Map(key_ty.into(), value_ty.into(), count), cost)?;
-        Ok(Checked { parts, ..map })
-    }
-
-    fn message(&mut self, expr: &Expr, name: &str, fields: &[(String, Expr, bool)]) -> Outcome {
-        if !self.offered.patches || !patches::is_type(name) {
-            return Err(undeclared(name, expr.at));
-        }
-        let mut cost = patches::COST;
-        for (field, value, optional) in fields {
-            let found = self.expr(value)?;
-            let ty = given(found.ty, *optional, value.at)?;
-            patches::check(name, field, &ty).map_err(|why| Mistake::new(value.at, why))?;
-            cost = sum(&[cost, found.cost]);
-        }
-        known(patches::of(name), cost)
-    }
-
-    fn bind(&mut self, expr: &Expr, how: Binding, name: &str, value: &Expr, body: &Expr) -> Outcome {
-        if how == Binding::Always && !self.offered.bindings {
-            return Err(undeclared("cel", expr.at));
-        }
-        let value = self.expr(value)?;
-        let ty = match (how, &value.ty) {
-            (Binding::Always, ty) => ty.clone().settled(),
-            (_, Type::Optional(inner)) => inner.as_ref().clone().settled(),
-            (_, Type::Dyn | Type::Open) => Type::Dyn,
-            (_, other) => return Err(no_overload("optMap", std::slice::from_ref(other), expr.at)),
-        };
-        self.variables.push((name.to_owned(), ty));
-        let body = self.expr(body);
-        self.variables.pop();
-        let body = body?;
-        let ty = if how == Binding::Map {
-            Type::optional(body.ty)
-        } else {
-            body.ty
-        };
-        known(ty, sum(&[value.cost, body.cost, 1]))
-    }
-
-    fn call(&mut self, expr: &Expr, target: Option<&Expr>, function: &str, args: &[Expr]) -> Outcome {
-        let dotted = target.and_then(Expr::dotted);
-        let dotted = dotted.filter(|n| NAMESPACES.contains(&n.as_str()) && self.find(n).is_none());
-        let namespace = dotted.as_ref().and(target).map(|target| target.at);
-        let (name, target) = match dotted {
-            Some(namespace) => (format!("{namespace}.{function}"), None),
-            None => (function.to_owned(), target),
-        };
-        let overloads = signatures::of(&name);
-        let is_known = !overloads.is_empty() && (self.offered.patches || !name.starts_with("jsonpatch."));
-        let declared = target.is_some_and(Expr::is_declared);
-        let on = target;
-        let target = target.map(|t| self.expr(t)).transpose()?;
-        if !is_known {
-            // A namespace without the function is no name at all.
-            let (at, word) = match namespace {
-                Some(at) => (at, name.split('.').next().unwrap_or_default()),
-                None => (expr.at, name.as_str()),
-            };
-            return Err(undeclared(word, at));
-        }
-        let given_args = args;
-        let args = self.args(&name, args)?;
-        let results: Vec<Type> = overloads
-            .iter()
-            .filter_map(|s| result(s, target.as_ref(), &args))
-            .collect();
-        let Some(first) = results.first() else {
-            let mut types: Vec<Type> = args.iter().map(|a| a.ty.clone()).collect();
-            let of = target.map(|t| t.ty);
-            let shown = match &of {
-                Some(of) => format!("'{of}.({})'", joined(&types)),
-                None => format!("'({})'", joined(&std::mem::take(&mut types))),
-            };
-            let why = format!("found no matching overload for '{name}' applied to {shown}");
-            return Err(Mistake::new(expr.at, why));
-        };
-        let ty = match results.iter().all(|r| r == first) {
-            true => first.clone().settled(),
-            false => Type::Dyn,
-        };
-        self.mistakes.extend(valid(&name, given_args));
-        if let (Some(on), "format") = (on, name.as_str()) {
-            self.mistakes
-                .extend(formats::mistake(expr, on, given_args, &args));
-        }
-        let inputs: Vec<&Checked> = target.iter().chain(&args).collect();
-        let costs = inputs.iter().fold(0_u64, |total, c| total.saturating_add(c.cost));
-        let types: Vec<&Type> = inputs.iter().map(|c| &c.ty).collect();
-        let given = Given {
-            types: &types,
-            declared,
-        };
-        let cost = costs.saturating_add(own_cost(&name, &given));
-        known(sized(ty, &name, &given), cost)
-    }
-}
-
-impl Checker {
-    fn args(&mut self, function: &str, args: &[Expr]) -> Result<Vec<Checked>, Mistake> {
-        let before = self.mixed;
-        self.mixed |= function == "format";
-        let checked = args.iter().map(|arg| self.expr(arg)).collect();
-        self.mixed = before;
-        checked
-    }
-}
-
-/// The type of an element; what may be missing is wrapped.
-fn given(ty: Type, optional: bool, at: usize) -> Result<Type, Mistake> {
-    match (optional, ty) {
-        (false, ty) => Ok(ty),
-        (true, Type::Optional(inner)) => Ok(inner.as_ref().clone()),
-        (true, Type::Dyn | Type::Open) => Ok(Type::Dyn),
-        (true, other) => Err(expected(&Type::optional(other.clone()), &other, at)),
-    }
-}
-
-fn result(signature: &signatures::Signature, target: Option<&Checked>, args: &[Checked]) -> Option<Type> {
-    let mut filled = Filled::new();
-    let on = match (&signature.target, target) {
-        (None, None) => true,
-        (Some(pattern), Some(target)) => pattern.takes(&target.ty, &mut filled),
-        _ => false,
-    };
-    let same = on && signature.args.len() == args.len();
-    let takes = same
-        && signature
-            .args
-            .iter()
-            .zip(args)
-            .all(|(p, a)| p.takes(&a.ty, &mut filled));
-    takes.then(|| signature.result.fill(&filled))
 }
 
 fn literal_type(literal: &Literal) -> Type {
@@ -428,8 +288,16 @@ fn literal_type(literal: &Literal) -> Type {
         Literal::Int(_) => Type::Int,
         Literal::Uint(_) => Type::Uint,
         Literal::Double(_) => Type::Double,
-        Literal::String(text) => Type::String(Some(text.len() as u64)),
+        Literal::String(_) => Type::String,
         Literal::Bytes(_) => Type::Bytes,
+    }
+}
+
+fn literal_size(literal: &Literal) -> Size {
+    match literal {
+        Literal::String(text) => Size::fixed(text.chars().count() as u64),
+        Literal::Bytes(bytes) => Size::fixed(bytes.len() as u64),
+        _ => Size::ONE,
     }
 }
 
@@ -444,7 +312,7 @@ fn member(of: &Type, field: &str, at: usize) -> Result<Type, Mistake> {
     let (of, _) = unwrapped(of);
     match &of {
         Type::Dyn | Type::Open => Ok(Type::Dyn),
-        Type::Map(_, value, _) => Ok(value.as_ref().clone().settled()),
+        Type::Map(_, value) => Ok(value.as_ref().clone().settled()),
         Type::Object(structure) => structure
             .fields
             .get(field)

@@ -1,4 +1,7 @@
 //! What operators take and give, and the sentence for what they do not take.
+use super::cost::{FORMATS, compared, sum, tenth};
+use super::sizes::{Known, Size};
+use super::{Checked, is_any};
 use crate::cel::Mistake;
 use crate::cel::syntax::Operator;
 use crate::cel::types::Type;
@@ -32,8 +35,8 @@ pub(super) fn operated(operator: Operator, a: &Type, b: &Type) -> Option<Type> {
             is_compared(a, b).then_some(Type::Bool)
         }
         Operator::In => match b {
-            Type::List(item, _) => a.fits(item).then_some(Type::Bool),
-            Type::Map(key, _, _) => a.fits(key).then_some(Type::Bool),
+            Type::List(item) => a.fits(item).then_some(Type::Bool),
+            Type::Map(key, _) => a.fits(key).then_some(Type::Bool),
             Type::Dyn | Type::Open => Some(Type::Bool),
             _ => None,
         },
@@ -65,7 +68,6 @@ fn calculated(operator: Operator, a: &Type, b: &Type) -> Option<Type> {
     };
     match (found, list) {
         (Some(_), Some(_)) => Some(Type::Dyn),
-        (Some(Type::String(_)), None) => Some(Type::String(added_length(a, b))),
         (found, list) => found.or(list),
     }
 }
@@ -84,7 +86,7 @@ fn overloads(operator: Operator) -> &'static [(Type, Type, Type)] {
         (Type::Int, Type::Int, Type::Int),
         (Type::Uint, Type::Uint, Type::Uint),
         (Type::Double, Type::Double, Type::Double),
-        (Type::String(None), Type::String(None), Type::String(None)),
+        (Type::String, Type::String, Type::String),
         (Type::Bytes, Type::Bytes, Type::Bytes),
         (Type::Duration, Type::Duration, Type::Duration),
         (Type::Duration, Type::Timestamp, Type::Timestamp),
@@ -108,22 +110,68 @@ fn overloads(operator: Operator) -> &'static [(Type, Type, Type)] {
 
 fn added_lists(a: &Type, b: &Type) -> Option<Type> {
     match (a, b) {
-        (Type::List(x, m), Type::List(y, n)) if x.fits(y) => {
-            let item = x.as_ref().clone().join(y.as_ref().clone());
-            let length = m.zip(*n).map(|(m, n)| m.saturating_add(n));
-            Some(Type::List(item.into(), length))
+        (Type::List(x), Type::List(y)) if x.fits(y) => {
+            Some(Type::list(x.as_ref().clone().join(y.as_ref().clone())))
         }
-        (Type::List(item, _), Type::Dyn | Type::Open) | (Type::Dyn | Type::Open, Type::List(item, _)) => {
-            Some(Type::List(item.clone(), None))
+        (Type::List(item), Type::Dyn | Type::Open) | (Type::Dyn | Type::Open, Type::List(item)) => {
+            Some(Type::List(item.clone()))
         }
         (Type::Dyn | Type::Open, Type::Dyn | Type::Open) => Some(Type::Dyn),
         _ => None,
     }
 }
 
-fn added_length(a: &Type, b: &Type) -> Option<u64> {
-    match (a, b) {
-        (Type::String(x), Type::String(y)) => x.zip(*y).map(|(x, y)| x.saturating_add(y)),
-        _ => None,
+/// What an operator makes of two, with what it costs and how large it is.
+pub(super) fn counted(operator: Operator, ty: Type, a: &Checked, b: &Checked) -> Checked {
+    let cost = match operator {
+        Operator::Add => return added(ty, a, b),
+        Operator::Equal => equal(a, b),
+        Operator::Unequal => compared(&a.known, &b.known),
+        Operator::Less | Operator::LessOrEqual | Operator::Greater | Operator::GreaterOrEqual => before(a, b),
+        Operator::In if matches!(b.ty, Type::List(_)) => b.known.size().most,
+        Operator::In if is_any(&b.ty) => b.known.size().most.max(1),
+        _ => 1,
+    };
+    let known = Known::made(&ty);
+    Checked::of(ty, sum(&[a.cost, b.cost, cost]), known)
+}
+
+/// Kubernetes' own types are compared at once.
+fn equal(a: &Checked, b: &Checked) -> u64 {
+    match (&a.ty, &b.ty) {
+        (Type::Ip, Type::Ip)
+        | (Type::Cidr, Type::Cidr)
+        | (Type::Quantity, Type::Quantity)
+        | (Type::Semver, Type::Semver) => 1,
+        (Type::Asking(a), Type::Asking(b)) if a == b => 1,
+        (Type::Format, Type::Format) => FORMATS,
+        (Type::Url, Type::Url) => tenth(b.known.size.unwrap_or(Size::ONE).most),
+        _ => compared(&a.known, &b.known),
     }
+}
+
+/// Texts are gone through until they differ; of what can be anything, upstream counts the dearest overload.
+fn before(a: &Checked, b: &Checked) -> u64 {
+    let text = |ty: &Type| matches!(ty, Type::String | Type::Bytes);
+    match (&a.ty, &b.ty) {
+        (x, y) if text(x) || text(y) => compared(&a.known, &b.known),
+        (x, y) if is_any(x) && is_any(y) => compared(&a.known, &b.known).max(1),
+        _ => 1,
+    }
+}
+
+fn added(ty: Type, a: &Checked, b: &Checked) -> Checked {
+    let size = a.known.size().plus(b.known.size());
+    let kind = |of: fn(&Type) -> bool| of(&a.ty) || of(&b.ty);
+    let (cost, size) = match () {
+        () if kind(|ty| matches!(ty, Type::String | Type::Bytes)) => (tenth(size.most), Some(size)),
+        () if kind(|ty| matches!(ty, Type::List(_))) => (1, Some(size)),
+        () if is_any(&a.ty) && is_any(&b.ty) => (tenth(size.most).max(1), Some(size)),
+        () => (1, None),
+    };
+    let mut known = Known::made(&ty);
+    if size.is_some() {
+        known.entries = a.known.entries.zip(b.known.entries).map(|(a, b)| a.or(b));
+    }
+    Checked::of(ty, sum(&[a.cost, b.cost, cost]), known).sized(size)
 }

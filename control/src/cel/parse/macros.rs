@@ -12,6 +12,15 @@ fn variable(expr: Expr, why: &str) -> Result<String, Mistake> {
     }
 }
 
+/// The second variable of a loop.
+fn other_variable(expr: Expr, first: &str) -> Result<String, Mistake> {
+    let at = expr.at;
+    match variable(expr, SIMPLE)? {
+        name if name == first => Err(Mistake::new(at, format!("duplicate variable name: {name}"))),
+        name => Ok(name),
+    }
+}
+
 pub(super) fn bind(at: usize, how: Binding, value: Expr, args: Vec<Expr>) -> Parsed {
     let mut args = args.into_iter();
     let missing = || Mistake::new(at, "a binding needs a name and a body");
@@ -45,6 +54,7 @@ pub(super) fn each_kind(function: &str, args: usize) -> Option<(EachKind, usize)
         ("sortBy", 2) => (EachKind::SortBy, 1),
         ("transformList", 3 | 4) => (EachKind::TransformList, 2),
         ("transformMap", 3 | 4) => (EachKind::TransformMap, 2),
+        ("transformMapEntry", 3 | 4) => (EachKind::TransformMapEntry, 2),
         _ => return None,
     })
 }
@@ -58,7 +68,7 @@ pub(super) fn each(at: usize, kind: EachKind, over: Expr, names: usize, args: Ve
     };
     let name = variable(args.next().ok_or_else(missing)?, why)?;
     let second = match names {
-        2 => Some(variable(args.next().ok_or_else(missing)?, SIMPLE)?),
+        2 => Some(other_variable(args.next().ok_or_else(missing)?, &name)?),
         _ => None,
     };
     let first = args.next().ok_or_else(missing)?;

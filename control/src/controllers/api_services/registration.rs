@@ -4,10 +4,8 @@ use std::sync::Arc;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
+use crate::kinds::api_service::{MANAGED, is_managed};
 use crate::kinds::{RESOURCE_METRICS, Registry, api_service};
-
-/// Marks what is registered here; others' are left alone.
-const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 
 /// An APIService that should be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +64,7 @@ impl Wanted {
 }
 
 pub(super) fn decide(wanted: Option<&Wanted>, current: &Value) -> Step {
-    let managed = current["metadata"]["labels"][MANAGED].is_string();
+    let managed = is_managed(current);
     match wanted {
         _ if !managed => Step::Keep,
         None => Step::Remove,

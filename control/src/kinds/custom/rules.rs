@@ -3,11 +3,13 @@
 //! Words and limits are upstream's ("Validation rules" of "Extend the API with CustomResourceDefinitions").
 mod run;
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::declare::{REQUEST, smallest};
 use super::schema::{Additional, Structural};
-use crate::cel::{CompileError, Program, Type};
+use crate::cel::{CompileError, Extent, Program, Type};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
 pub(super) use run::validate;
@@ -56,9 +58,9 @@ impl Rule {
     }
 }
 
-/// Compiles the rules of a part of this type.
-pub(super) fn compile(sources: &[Value], part: &Structural, ty: &Type) -> Vec<Rule> {
-    sources.iter().map(|source| rule(source, part, ty)).collect()
+/// Compiles the rules of a part of this type and extent.
+pub(super) fn compile(sources: &[Value], part: &Structural, own: (&Type, &Arc<Extent>)) -> Vec<Rule> {
+    sources.iter().map(|source| rule(source, part, own)).collect()
 }
 
 /// A path below a part as errors name it: a property after a dot, a key of a map in brackets.
@@ -81,7 +83,7 @@ fn told_path(part: &Structural, text: &str) -> String {
     told.trim_start_matches('.').to_owned()
 }
 
-fn rule(source: &Value, part: &Structural, ty: &Type) -> Rule {
+fn rule(source: &Value, part: &Structural, (ty, extent): (&Type, &Arc<Extent>)) -> Rule {
     let optional_old = source.flag("optionalOldSelf");
     let old = if optional_old {
         Type::optional(ty.clone())
@@ -90,7 +92,7 @@ fn rule(source: &Value, part: &Structural, ty: &Type) -> Rule {
     };
     let variables = [("self", ty.clone()), ("oldSelf", old)];
     let program = |text: &str, wanted: &Type, word: &str| {
-        let compiled = Program::compile(text, &variables);
+        let compiled = Program::compile_within(text, &variables, extent);
         let compiled = compiled.map_err(|e| CompileError(format!("{}compilation failed: {e}", word)));
         let instantiated = |p: Program| match p.constants() {
             Ok(()) => Ok(p),
@@ -108,7 +110,7 @@ fn rule(source: &Value, part: &Structural, ty: &Type) -> Rule {
         program: program(source.text("rule"), &Type::Bool, ""),
         message: source.text("message").to_owned(),
         message_program: (!expression.is_empty())
-            .then(|| program(expression, &Type::string(), "messageExpression ")),
+            .then(|| program(expression, &Type::String, "messageExpression ")),
         reason: source.text("reason").to_owned(),
         field_path: told_path(part, source.text("fieldPath")),
         optional_old,

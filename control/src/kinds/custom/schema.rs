@@ -101,7 +101,8 @@ impl Structural {
         let mut parsed = Structural::shape(schema);
         let sources = schema.get("x-kubernetes-validations").and_then(Value::as_array);
         if let Some(sources) = sources.filter(|list| !list.is_empty()) {
-            parsed.rules = rules::compile(sources, &parsed, &declare::declare(&parsed, root));
+            let ty = declare::declare(&parsed, root);
+            parsed.rules = rules::compile(sources, &parsed, (&ty, &declare::extent(&parsed, root)));
         }
         parsed.has_rules = !parsed.rules.is_empty() || parsed.children().any(|child| child.has_rules);
         parsed

@@ -1,5 +1,6 @@
 //! Custom resources as a whole: from a definition to what happens to its objects.
 mod bounded;
+mod costs;
 mod numbers;
 mod ratcheting;
 mod rules;

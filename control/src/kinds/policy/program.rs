@@ -101,7 +101,7 @@ impl Policy {
             .iter()
             .map(|row| validation(row, &known))
             .collect();
-        let annotations = named("auditAnnotations", "key", &known, &[Type::string(), Type::Null]);
+        let annotations = named("auditAnnotations", "key", &known, &[Type::String, Type::Null]);
         let mutations = spec.list("mutations").iter();
         let mutations = mutations.map(|row| Mutation::of(row, &known)).collect();
         Policy {
@@ -143,7 +143,7 @@ fn validation(row: &Value, known: &[(String, Type)]) -> Validation {
     Validation {
         program: compile(row.text("expression"), known, &[Type::Bool]),
         message: row.text("message").to_owned(),
-        message_program: (!message.is_empty()).then(|| compile(message, &told, &[Type::string()])),
+        message_program: (!message.is_empty()).then(|| compile(message, &told, &[Type::String])),
         reason: row.text("reason").to_owned(),
     }
 }
@@ -201,8 +201,8 @@ fn named(ty: &Type) -> String {
         Type::Null => "null_type".to_owned(),
         Type::Timestamp => "google.protobuf.Timestamp".to_owned(),
         Type::Duration => "google.protobuf.Duration".to_owned(),
-        Type::List(item, _) => format!("list({})", named(item)),
-        Type::Map(key, value, _) => format!("map({}, {})", named(key), named(value)),
+        Type::List(item) => format!("list({})", named(item)),
+        Type::Map(key, value) => format!("map({}, {})", named(key), named(value)),
         Type::Optional(inner) => format!("optional_type({})", named(inner)),
         Type::Type(of) => format!("type({})", named(of)),
         other => other.to_string(),

@@ -13,10 +13,10 @@ pub fn request() -> &'static Type {
         let user = object(
             "UserInfo",
             [
-                ("username", Type::string()),
-                ("uid", Type::string()),
-                ("groups", Type::list(Type::string())),
-                ("extra", Type::map(Type::string(), Type::list(Type::string()))),
+                ("username", Type::String),
+                ("uid", Type::String),
+                ("groups", Type::list(Type::String)),
+                ("extra", Type::map(Type::String, Type::list(Type::String))),
             ],
         );
         object(
@@ -24,13 +24,13 @@ pub fn request() -> &'static Type {
             [
                 ("kind", kind.clone()),
                 ("resource", resource.clone()),
-                ("subResource", Type::string()),
+                ("subResource", Type::String),
                 ("requestKind", kind),
                 ("requestResource", resource),
-                ("requestSubResource", Type::string()),
-                ("name", Type::string()),
-                ("namespace", Type::string()),
-                ("operation", Type::string()),
+                ("requestSubResource", Type::String),
+                ("name", Type::String),
+                ("namespace", Type::String),
+                ("operation", Type::String),
                 ("userInfo", user),
                 ("dryRun", Type::Bool),
                 ("options", Type::Dyn),
@@ -46,18 +46,18 @@ pub fn namespace() -> &'static Type {
         let condition = object(
             "NamespaceCondition",
             [
-                ("status", Type::string()),
-                ("type", Type::string()),
+                ("status", Type::String),
+                ("type", Type::String),
                 ("lastTransitionTime", Type::Timestamp),
-                ("message", Type::string()),
-                ("reason", Type::string()),
+                ("message", Type::String),
+                ("reason", Type::String),
             ],
         );
         let status = object(
             "NamespaceStatus",
-            [("conditions", Type::list(condition)), ("phase", Type::string())],
+            [("conditions", Type::list(condition)), ("phase", Type::String)],
         );
-        let spec = object("NamespaceSpec", [("finalizers", Type::list(Type::string()))]);
+        let spec = object("NamespaceSpec", [("finalizers", Type::list(Type::String))]);
         object(
             "Namespace",
             [("metadata", metadata()), ("spec", spec), ("status", status)],
@@ -66,28 +66,28 @@ pub fn namespace() -> &'static Type {
 }
 
 fn metadata() -> Type {
-    let labels = Type::map(Type::string(), Type::string());
+    let labels = Type::map(Type::String, Type::String);
     object(
         "NamespaceMetadata",
         [
-            ("name", Type::string()),
-            ("generateName", Type::string()),
-            ("namespace", Type::string()),
+            ("name", Type::String),
+            ("generateName", Type::String),
+            ("namespace", Type::String),
             ("labels", labels.clone()),
             ("annotations", labels),
-            ("UID", Type::string()),
+            ("UID", Type::String),
             ("creationTimestamp", Type::Timestamp),
             ("deletionGracePeriodSeconds", Type::Int),
             ("deletionTimestamp", Type::Timestamp),
             ("generation", Type::Int),
-            ("resourceVersion", Type::string()),
-            ("finalizers", Type::list(Type::string())),
+            ("resourceVersion", Type::String),
+            ("finalizers", Type::list(Type::String)),
         ],
     )
 }
 
 fn texts<const N: usize>(name: &str, fields: [&'static str; N]) -> Type {
-    object(name, fields.map(|field| (field, Type::string())))
+    object(name, fields.map(|field| (field, Type::String)))
 }
 
 fn object<const N: usize>(name: &str, fields: [(&str, Type); N]) -> Type {

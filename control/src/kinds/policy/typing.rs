@@ -137,7 +137,7 @@ impl Types<'_> {
 
     fn of(&mut self, ty: &schema::Type) -> Type {
         match ty {
-            schema::Type::String => Type::string(),
+            schema::Type::String => Type::String,
             schema::Type::Bool => Type::Bool,
             schema::Type::Int32 | schema::Type::Int64 => Type::Int,
             schema::Type::Float => Type::Double,
@@ -145,7 +145,7 @@ impl Types<'_> {
             schema::Type::Time | schema::Type::MicroTime => Type::Timestamp,
             schema::Type::Quantity | schema::Type::IntOrString | schema::Type::Any => Type::Dyn,
             schema::Type::List(item) => Type::list(self.of(item)),
-            schema::Type::Map(value) => Type::map(Type::string(), self.of(value)),
+            schema::Type::Map(value) => Type::map(Type::String, self.of(value)),
             schema::Type::Ref(name) => match self.schemas.get(name).cloned() {
                 Some(definition) => self.definition(&definition),
                 None => Type::Dyn,

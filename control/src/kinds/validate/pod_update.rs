@@ -73,13 +73,13 @@ fn ephemeral_update(new: &Value, old: &Value) -> FieldErrors {
     for before in old.list(path) {
         let name = before.text("name");
         let why = match now.get(name) {
-            None => "may not be removed",
+            None => "may not be removed\n".to_owned(),
             Some(same) if *same == before => continue,
-            Some(_) => "may not be changed",
+            Some(other) => format!("may not be changed\n{}", super::changed_members(before, other)),
         };
         errors.push(FieldError::forbidden(
             path,
-            format!("existing ephemeral containers {name:?} {why}\n"),
+            format!("existing ephemeral containers {name:?} {why}"),
         ));
     }
     errors
@@ -298,7 +298,10 @@ mod tests {
         assert_eq!(update(say, &two, &old), []);
         let said = |containers: Value| join(&update(say, &with(containers), &old));
         assert!(said(json!([])).contains("existing ephemeral containers \"e\" may not be removed"));
-        assert!(said(json!([one("e", json!({"image": "b"}))])).contains("may not be changed"));
+        let changed =
+            "existing ephemeral containers \"e\" may not be changed\n- image: \"a\"\n+ image: \"b\"\n";
+        let told = said(json!([one("e", json!({"image": "b"}))]));
+        assert!(told.ends_with(changed), "{told}");
         let bad = one(
             "f",
             json!({"targetContainerName": "x", "ports": [{"containerPort": 1}]}),

@@ -24,6 +24,11 @@ pub fn update(subresource: Option<&str>, new: &Value, old: &Value) -> FieldError
     if subresource == Some("status") {
         return balancer_status(new);
     }
+    // Upstream asks first whether there can be such addresses at all, as it chooses them before it judges the rest.
+    let impossible = service_addresses::validate(new);
+    if !impossible.is_empty() {
+        return impossible;
+    }
     let mut errors = service_addresses::kept(new, old);
     errors.extend(kept_class(new, old));
     if needs_health_check(old) && needs_health_check(new) {
@@ -386,4 +391,28 @@ fn traffic(service: &Value, ty: &str) -> FieldErrors {
         &distributions,
     ));
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn addresses_that_cannot_be_are_told_before_what_may_not_change() {
+        let old = json!({"spec": {"type": "ClusterIP", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
+            "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}]}});
+        let told = |changes: Value| {
+            let mut new = old.clone();
+            json_patch::merge(&mut new["spec"], &changes);
+            let told = update(None, &new, &old);
+            told.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let impossible = "spec.clusterIPs[0]: Invalid value: \"10.0.0.1\": expected an IPv6 value as indicated by `ipFamilies[0]`";
+        assert_eq!(told(json!({"ipFamilies": ["IPv6"]})), [impossible]);
+        let moved = "spec.clusterIPs[0]: Invalid value: [\"10.0.0.2\"]: may not change once set";
+        let other = json!({"clusterIP": "10.0.0.2", "clusterIPs": ["10.0.0.2"]});
+        assert_eq!(told(other), [moved]);
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
 
-const COLUMN_FORMATS: [&str; 9] = [
+const COLUMN_FORMATS: [&str; 8] = [
     "byte",
     "date",
     "date-time",
@@ -16,7 +16,6 @@ const COLUMN_FORMATS: [&str; 9] = [
     "float",
     "int32",
     "int64",
-    "name",
     "password",
 ];
 

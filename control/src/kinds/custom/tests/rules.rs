@@ -102,6 +102,19 @@ fn rules_that_do_not_compile_or_cost_too_much_are_refused() {
         // What nothing is said of is nothing to a rule.
         ("self.any.l == 1", "undefined field 'l'"),
         ("self.replicas", "cel expression must evaluate to a bool"),
+        // What may be null is of its type all the same.
+        (
+            "self.nothing == null",
+            "found no matching overload for '_==_' applied to '(string, null)'",
+        ),
+        (
+            "self.tags.transformList(i, i, i).size() > 0",
+            "duplicate variable name: i",
+        ),
+        (
+            "self.tags.transformMapEntry(i, v, v).size() > 0",
+            "found no matching overload for 'cel.@mapInsert' applied to '(map(dyn, dyn), string)'",
+        ),
         (
             "",
             "x-kubernetes-validations[0].rule: Required value: rule is not specified",

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::{ITEMS, each};
-use crate::cel::{CALL_LIMIT, Program, Structure, Type};
+use crate::cel::{CALL_LIMIT, Extent, Program, Structure, Type};
 use crate::kinds::error::{FieldError, FieldErrors};
 use crate::kinds::view::View;
 
@@ -16,6 +16,8 @@ const DRIVER: u64 = 63;
 const DOMAIN: u64 = 63;
 const IDENTIFIER: u64 = 32;
 const ATTRIBUTES: u64 = 32;
+/// Characters of an attribute's value.
+const VALUE: u64 = 64;
 
 pub(super) fn selectors(selectors: &[Value], path: &str) -> FieldErrors {
     each(selectors, ITEMS, path, |selector, at| match selector.has("cel") {
@@ -30,7 +32,7 @@ fn expression(source: &str, path: &str) -> Option<FieldError> {
     if source.len() > LENGTH {
         return Some(FieldError::too_long(path, LENGTH));
     }
-    let program = match Program::compile_binding(source, &[("device", device().clone())]) {
+    let program = match Program::compile_binding(source, &[("device", device().clone())], extent()) {
         Ok(program) => program,
         Err(why) => {
             return Some(FieldError::invalid(
@@ -65,14 +67,10 @@ fn expression(source: &str, path: &str) -> Option<FieldError> {
 /// The variable `device`.
 fn device() -> &'static Type {
     static DEVICE: OnceLock<Type> = OnceLock::new();
-    let text = |most| Arc::new(Type::String(Some(most)));
-    let named = |value: Type| {
-        let inner = Type::Map(text(IDENTIFIER), Arc::new(value), Some(ATTRIBUTES));
-        Type::Map(text(DOMAIN), Arc::new(inner), Some(ATTRIBUTES))
-    };
+    let named = |value: Type| Type::map(Type::String, Type::map(Type::String, value));
     DEVICE.get_or_init(|| {
         let fields = [
-            ("driver", Type::String(Some(DRIVER))),
+            ("driver", Type::String),
             ("allowMultipleAllocations", Type::Bool),
             ("attributes", named(Type::Dyn)),
             ("capacity", named(Type::Quantity)),
@@ -81,6 +79,40 @@ fn device() -> &'static Type {
         let name = "kubernetes.DRADevice".to_owned();
         Type::Object(Arc::new(Structure { name, fields }))
     })
+}
+
+/// How large a device is.
+fn extent() -> &'static Arc<Extent> {
+    static EXTENT: OnceLock<Arc<Extent>> = OnceLock::new();
+    EXTENT.get_or_init(|| {
+        let value = Arc::new(Extent::of(VALUE));
+        let attributes = named(value.clone(), Some(value));
+        let capacity = named(Arc::default(), None);
+        let fields = [
+            ("driver", Extent::of(DRIVER)),
+            ("allowMultipleAllocations", Extent::default()),
+            ("attributes", attributes),
+            ("capacity", capacity),
+        ];
+        Arc::new(Extent {
+            fields: fields
+                .map(|(name, extent)| (name.to_owned(), Arc::new(extent)))
+                .into(),
+            ..Extent::default()
+        })
+    })
+}
+
+/// A value for each identifier of each domain; `others` is that of an identifier that is written as a field.
+fn named(value: Arc<Extent>, others: Option<Arc<Extent>>) -> Extent {
+    let map = |key: u64, items: Arc<Extent>, others: Option<Arc<Extent>>| Extent {
+        most: ATTRIBUTES,
+        keys: Some(Arc::new(Extent::of(key))),
+        items: Some(items),
+        others,
+        ..Extent::default()
+    };
+    map(DOMAIN, Arc::new(map(IDENTIFIER, value, others)), None)
 }
 
 #[cfg(test)]
@@ -109,5 +141,38 @@ mod tests {
         let dear = "device.attributes.all(a, device.attributes.all(b, device.attributes.all(c, \
                     device.attributes.all(d, device.attributes[a] == device.attributes[d]))))";
         assert_eq!(told(dear), "p: Forbidden: too complex, exceeds cost limit");
+    }
+
+    /// As upstream 1.36.2 estimates them.
+    #[test]
+    fn expressions_cost_what_upstream_estimates() {
+        for (source, want) in [
+            (
+                "device.driver == 'gpu.example.com' && device.allowMultipleAllocations",
+                6,
+            ),
+            (
+                "device.attributes['d.e'].version.compareTo(semver('1.2.3')) >= 0",
+                7,
+            ),
+            ("device.capacity['d.e'].memory == quantity('1Gi')", 6),
+            (
+                "cel.bind(m, device.attributes['d.e'].model, m == 'a' || m == device.driver)",
+                26,
+            ),
+            ("'model' in device.attributes['d.e']", 4),
+            ("device.attributes.all(a, a == device.driver)", 419),
+            ("device.attributes.exists(a, device.attributes[a].x == 'y')", 323),
+            ("['abc', 'd'].exists(x, x == device.driver)", 27),
+            ("device.attributes['d.e'].model.lowerAscii() == 'a100'", 12),
+            ("device.attributes['d.e'].model.matches('^a[0-9]+$')", 25),
+            ("{'a': device.driver}.a == device.driver", 42),
+            ("device.attributes[?'d.e'].?model.orValue('x') == 'a100'", 6),
+            ("has(device.attributes['d.e'].model)", 3),
+            ("dyn([device.driver])[0] == device.driver", 23),
+        ] {
+            let program = Program::compile_binding(source, &[("device", device().clone())], extent());
+            assert_eq!(program.map(|p| p.cost), Ok(want), "{source}");
+        }
     }
 }
