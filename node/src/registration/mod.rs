@@ -167,8 +167,12 @@ impl Registration {
             .await
     }
 
+    /// Of a Node that was deleted meanwhile too, which is made anew.
     async fn put_status(&self) -> Result<Node, kube::Error> {
-        let node = self.api.get(&self.facts.name).await?;
+        let node = match self.api.get_opt(&self.facts.name).await? {
+            Some(node) => node,
+            None => self.put().await?,
+        };
         self.write_status(&node).await
     }
 
