@@ -79,6 +79,7 @@ fn handles(review: &Review<'_>, object: &Value) -> bool {
         (("", "pods", None), Action::Update { old }) => ends(old) != ends(object),
         (("", "pods", Some("resize")), Action::Update { .. }) => true,
         (("", "services" | "persistentvolumeclaims", None), Action::Update { .. }) => true,
+        (("resource.k8s.io", "resourceclaims", None), Action::Update { .. }) => true,
         _ => false,
     }
 }

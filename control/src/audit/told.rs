@@ -60,10 +60,12 @@ impl Told {
         Some(gathered.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What admission says; the last of two with one key counts.
+    /// What admission says; the first of two with one key counts, as upstream.
     pub fn add(&self, annotations: impl IntoIterator<Item = (String, String)>) {
         if let Some(mut gathered) = self.gathered() {
-            gathered.annotations.others.extend(annotations);
+            for (key, value) in annotations {
+                gathered.annotations.others.entry(key).or_insert(value);
+            }
         }
     }
 
@@ -171,6 +173,16 @@ mod tests {
             serde_json::to_value(told.annotations()).unwrap(),
             json!({"authorization.k8s.io/decision": "forbid", "authorization.k8s.io/reason": ""})
         );
+    }
+
+    #[test]
+    fn what_was_said_first_is_kept() {
+        let told = Told::gathering(false);
+        for value in ["first", "second"] {
+            told.add([("a/b".to_owned(), value.to_owned())]);
+        }
+        let annotations = serde_json::to_value(told.annotations()).unwrap();
+        assert_eq!(annotations, json!({"a/b": "first"}));
     }
 
     #[test]

@@ -29,11 +29,9 @@ const WORKERS: usize = 2;
 const AGAIN: Duration = Duration::from_secs(5);
 /// Objects of one page of a list.
 const PAGE: usize = 500;
-/// Kinds whose objects count more than one each.
-const WEIGHED: [&str; 3] = ["pods", "services", "persistentvolumeclaims"];
-
-/// What names of devices end with that claims ask for by their class.
-const DEVICES: &str = ".deviceclass.resource.k8s.io/devices";
+/// Kinds whose objects count more than one each, by group and plural: those that are watched here, and those that are not.
+const WATCHED: [(&str, &str); 3] = [("", "pods"), ("", "services"), ("", "persistentvolumeclaims")];
+const LOOKED_UP: (&str, &str) = ("resource.k8s.io", "resourceclaims");
 
 /// Registers for changes and returns the future that does the work.
 pub fn start(context: &Context) -> BoxFuture<'static, ()> {
@@ -96,29 +94,29 @@ fn shown(amounts: &BTreeMap<String, Quantity>) -> Value {
 
 /// Whether a change of what the resource counts is seen here.
 fn is_watched(resource: &str) -> bool {
-    let concerns = |plural: &str| builtin(plural).is_some_and(|kind| usage::concerns(kind, resource));
-    WEIGHED.into_iter().any(concerns)
+    let concerns = |name| builtin(name).is_some_and(|kind| usage::concerns(kind, resource));
+    WATCHED.into_iter().any(concerns)
 }
 
-fn builtin(plural: &str) -> Option<&'static Arc<Kind>> {
-    Registry::builtin().resource("", "v1", plural)
+fn builtin((group, plural): (&str, &str)) -> Option<&'static Arc<Kind>> {
+    Registry::builtin().resource(group, "v1", plural)
 }
 
 /// Nothing of what a quota limits, without what is a name of nothing: that is not told of, unless it is looked up.
 fn none(hard: &Usage) -> Usage {
     let named = hard
         .keys()
-        .filter(|name| is_watched(name) || name.ends_with(DEVICES));
+        .filter(|name| is_watched(name) || name.ends_with(usage::DEVICES));
     named.map(|name| (name.clone(), Quantity::whole(0))).collect()
 }
 
 /// What is used of everything that the quota limits.
 async fn count(context: &Context, key: &ObjectKey, quota: &Value, hard: &Usage) -> Result<Usage, StepError> {
     let mut used = none(hard);
-    for plural in WEIGHED {
-        let Some(kind) = builtin(plural) else { continue };
+    for name in WATCHED.into_iter().chain([LOOKED_UP]) {
+        let Some(kind) = builtin(name) else { continue };
         if hard.keys().any(|name| usage::concerns(kind, name)) {
-            let path = format!("/api/v1/namespaces/{}/{plural}", key.namespace);
+            let path = listed(&kind.api_version(), &key.namespace, &kind.plural);
             weigh(context, kind, quota, &path, &mut used).await?;
         }
     }
@@ -168,16 +166,18 @@ async fn number(context: &Context, key: &ObjectKey, resource: &str) -> Result<Op
     let Some(kind) = served.find(|s| s.qualified_name() == name && s.namespaced) else {
         return Ok(None);
     };
-    let base = kind.resource.api_version.as_str();
-    let root = if base.contains('/') { "apis" } else { "api" };
-    let path = format!(
-        "/{root}/{base}/namespaces/{}/{}?limit=1",
-        key.namespace, kind.resource.plural
-    );
-    let page = get(context, &path).await?;
+    let (version, plural) = (&kind.resource.api_version, &kind.resource.plural);
+    let path = listed(version, &key.namespace, plural);
+    let page = get(context, &format!("{path}?limit=1")).await?;
     let shown = i64::try_from(page.list("items").len()).unwrap_or(i64::MAX);
     let rest = page.int("metadata.remainingItemCount").unwrap_or(0);
     Ok(Some(shown + rest))
+}
+
+/// Where all of a namespace are.
+fn listed(version: &str, namespace: &str, plural: &str) -> String {
+    let root = if version.contains('/') { "apis" } else { "api" };
+    format!("/{root}/{version}/namespaces/{namespace}/{plural}")
 }
 
 async fn get(context: &Context, path: &str) -> Result<Value, StepError> {

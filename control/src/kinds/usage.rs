@@ -22,6 +22,15 @@ const COUNTED: [&str; 6] = [
     "secrets",
     "services",
 ];
+/// What Services, and claims, are counted for besides their number.
+const SERVICE: [&str; 3] = ["services", "services.nodeports", "services.loadbalancers"];
+const CLAIM: [&str; 2] = ["persistentvolumeclaims", "requests.storage"];
+/// What names of devices begin with that Pods ask for by their class.
+const CLASS_OF_DEVICES: &str = "deviceclass.resource.kubernetes.io/";
+/// What names of devices end with that ResourceClaims ask for by their class.
+pub const DEVICES: &str = ".deviceclass.resource.k8s.io/devices";
+/// Devices that one claim may be given, which is what `All` may come to.
+const MOST_DEVICES: i64 = 32;
 const CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
 const COMPUTE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
@@ -37,6 +46,7 @@ pub fn of(kind: &Kind, object: &Value, now: jiff::Timestamp) -> Usage {
         ("", "pods") if lives(object, now) => usage.extend(pod(object)),
         ("", "services") => usage.extend(service(object)),
         ("", "persistentvolumeclaims") => usage.extend(claim(object)),
+        ("resource.k8s.io", "resourceclaims") => usage.extend(devices(object)),
         _ => {}
     }
     if kind.group.is_empty() && COUNTED.contains(&kind.plural.as_str()) {
@@ -129,6 +139,36 @@ fn claim(claim: &Value) -> Usage {
     usage
 }
 
+/// How many devices of each class a ResourceClaim may come to.
+fn devices(claim: &Value) -> Usage {
+    let mut usage = Usage::new();
+    for request in claim.list("spec.devices.requests") {
+        for (class, most) in worst(request) {
+            let sum = usage
+                .entry(format!("{class}{DEVICES}"))
+                .or_insert(Quantity::whole(0));
+            *sum = sum.plus(Quantity::whole(most));
+        }
+    }
+    usage
+}
+
+/// The most devices of each class that a request may be given, whichever of its alternatives that is.
+fn worst(request: &Value) -> BTreeMap<&str, i64> {
+    let mut worst = BTreeMap::new();
+    let alternatives = request.list("firstAvailable").iter();
+    for asked in alternatives.chain([request.at("exactly")].into_iter().filter(|e| !e.is_null())) {
+        let count = match asked.text("allocationMode") {
+            "ExactCount" => asked.int("count").unwrap_or(0),
+            "All" => MOST_DEVICES,
+            _ => 0,
+        };
+        let most = worst.entry(asked.text("deviceClassName")).or_insert(count);
+        *most = count.max(*most);
+    }
+    worst
+}
+
 /// Whether a resource that a quota names is one that objects of the kind count for.
 pub fn concerns(kind: &Kind, resource: &str) -> bool {
     if resource == count_name(kind) {
@@ -136,24 +176,29 @@ pub fn concerns(kind: &Kind, resource: &str) -> bool {
     }
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "pods") => is_pod_resource(resource),
-        ("", "services") => resource == "services" || resource.starts_with("services."),
+        ("", "services") => SERVICE.contains(&resource),
         ("", "persistentvolumeclaims") => {
-            resource == "persistentvolumeclaims"
-                || resource == "requests.storage"
-                || resource.contains(CLASS_SUFFIX)
+            let of_class = |(_, of): (&str, &str)| CLAIM.contains(&of);
+            CLAIM.contains(&resource) || resource.rsplit_once(CLASS_SUFFIX).is_some_and(of_class)
         }
+        ("resource.k8s.io", "resourceclaims") => resource.ends_with(DEVICES),
         ("", plural) => COUNTED.contains(&plural) && resource == plural,
         _ => false,
     }
 }
 
 fn is_pod_resource(resource: &str) -> bool {
-    let base = resource
-        .strip_prefix("requests.")
-        .or_else(|| resource.strip_prefix("limits."))
-        .unwrap_or(resource);
-    let extended = resource.starts_with("requests.") && base.contains('/');
-    resource == "pods" || COMPUTE.contains(&base) || base.starts_with("hugepages-") || extended
+    let requested = resource.strip_prefix("requests.");
+    let either = requested.or_else(|| resource.strip_prefix("limits."));
+    let asked = requested.unwrap_or(resource);
+    let extended = |name: &str| {
+        let foreign = name.contains('/') && !name.contains("kubernetes.io/");
+        foreign || name.starts_with(CLASS_OF_DEVICES)
+    };
+    resource == "pods"
+        || COMPUTE.contains(&either.unwrap_or(resource))
+        || asked.starts_with("hugepages-")
+        || requested.is_some_and(extended)
 }
 
 /// Whether the quota's scopes take in the object. A quota with scopes is about Pods (and claims, by their attributes'
@@ -295,6 +340,75 @@ mod tests {
                 .contains("fast.storageclass.storage.k8s.io/requests.storage=1Gi")
         );
         assert_eq!(shown("configmaps", &json!({})), "configmaps=1,count/configmaps=1");
+    }
+
+    #[test]
+    fn claims_count_the_devices_that_they_may_come_to() {
+        let kind = Registry::builtin().resource("resource.k8s.io", "v1", "resourceclaims");
+        let kind = kind.expect("served");
+        let exact = |class: &str, count: i64| json!({"deviceClassName": class, "allocationMode": "ExactCount", "count": count});
+        let all = json!({"deviceClassName": "b", "allocationMode": "All"});
+        for (requests, want) in [
+            (json!([]), ""),
+            (
+                json!([{"exactly": exact("a", 2)}, {"exactly": exact("a", 3)}]),
+                "a=5,",
+            ),
+            (json!([{"exactly": all}]), "b=32,"),
+            (
+                json!([{"firstAvailable": [exact("a", 2), exact("a", 4), exact("b", 1)]}, {"exactly": exact("a", 1)}]),
+                "a=5,b=1,",
+            ),
+        ] {
+            let claim = json!({"spec": {"devices": {"requests": requests}}});
+            let usage = of(kind, &claim, jiff::Timestamp::UNIX_EPOCH);
+            let found: String = usage
+                .iter()
+                .filter_map(|(name, q)| Some(format!("{}={q},", name.strip_suffix(DEVICES)?)))
+                .collect();
+            assert_eq!(found, want);
+            assert_eq!(usage["count/resourceclaims.resource.k8s.io"].to_string(), "1");
+        }
+    }
+
+    /// Upstream's evaluators (`pkg/quota/v1/evaluator/core`).
+    #[test]
+    fn names_that_objects_count_for() {
+        for (plural, name, counts) in [
+            ("services", "services", true),
+            ("services", "count/services", true),
+            ("services", "services.nodeports", true),
+            ("services", "services.loadbalancers", true),
+            ("services", "services.foo/bar", false),
+            ("pods", "limits.cpu", true),
+            ("pods", "hugepages-2Mi", true),
+            ("pods", "requests.hugepages-2Mi", true),
+            ("pods", "limits.hugepages-2Mi", false),
+            ("pods", "requests.example.com/gpu", true),
+            ("pods", "requests.deviceclass.resource.kubernetes.io/d", true),
+            ("pods", "requests.sub.kubernetes.io/gpu", false),
+            ("pods", "limits.example.com/gpu", false),
+            ("persistentvolumeclaims", "requests.storage", true),
+            (
+                "persistentvolumeclaims",
+                "a.storageclass.storage.k8s.io/requests.storage",
+                true,
+            ),
+            (
+                "persistentvolumeclaims",
+                "a.storageclass.storage.k8s.io/persistentvolumeclaims",
+                true,
+            ),
+            (
+                "persistentvolumeclaims",
+                "a.storageclass.storage.k8s.io/foo",
+                false,
+            ),
+            ("configmaps", "configmaps", true),
+        ] {
+            let kind = Registry::builtin().resource("", "v1", plural).expect("served");
+            assert_eq!(concerns(kind, name), counts, "{plural} {name}");
+        }
     }
 
     #[test]

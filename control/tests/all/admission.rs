@@ -29,6 +29,35 @@ pub async fn until(plane: &Plane, path: &str, wanted: impl Fn(&Value) -> bool) -
         .expect("the object became as wanted")
 }
 
+/// By the class that they are asked for, whether they are there or not.
+#[tokio::test]
+async fn a_quota_counts_devices() {
+    let plane = Plane::start().await;
+    let claims = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+    let claim = |name: &str, count: i64| {
+        let exactly = json!({"deviceClassName": "d", "count": count});
+        json!({"metadata": {"name": name}, "spec": {"devices": {"requests": [{"name": "r", "exactly": exactly}]}}})
+    };
+    let (code, made) = plane.call(Method::POST, claims, claim("a", 2)).await;
+    assert_eq!(code, 201, "{made}");
+    let name = "d.deviceclass.resource.k8s.io/devices";
+    let hard = json!({name: "5", "services.foo/bar": "1"});
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": hard}});
+    let (code, made) = plane.call(Method::POST, QUOTAS, quota).await;
+    assert_eq!(code, 201, "{made}");
+    let path = format!("{QUOTAS}/q");
+    let counted = until(&plane, &path, |q| q["status"]["used"].is_object()).await;
+    assert_eq!(counted["status"]["used"], json!({name: "2"}));
+    let (code, refused) = plane.call(Method::POST, claims, claim("b", 4)).await;
+    assert_eq!(code, 403, "{refused}");
+    let why = format!("exceeded quota: q, requested: {name}=4, used: {name}=2, limited: {name}=5");
+    let message = refused["message"].as_str().unwrap_or_default();
+    assert!(message.ends_with(&why), "{message}");
+    let (code, made) = plane.call(Method::POST, claims, claim("b", 3)).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(plane.get(&path).await.1["status"]["used"][name], "5");
+}
+
 #[tokio::test]
 async fn a_quota_is_never_overcommitted() {
     let plane = Plane::start().await;

@@ -47,6 +47,7 @@ mod scheduling;
 mod services;
 mod streaming;
 mod tls;
+mod verdicts;
 mod volumes;
 mod watching;
 mod webhooks;

@@ -3,7 +3,7 @@ use super::super::expressions::{BUDGET, Seen, all_hold, evaluate, failure, set_v
 use super::super::measures::Amiss;
 use super::Violation;
 use crate::cel::{Scope, Type, Value as Cel};
-use crate::kinds::policy::{Policy, Validation};
+use crate::kinds::policy::{Compiled, Policy, Validation};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ pub(super) struct Outcome {
     /// Of validations that could not be run, where that is to be passed over.
     pub passed_over: Vec<(Amiss, Duration)>,
     pub annotations: Vec<(String, String)>,
+    /// Annotations that cannot be had, which denies whatever the binding's actions are: why, and what is counted of it.
+    pub unannotated: Vec<(String, (Amiss, Duration))>,
 }
 
 impl Outcome {
@@ -61,10 +63,14 @@ impl Policy {
                 Judged::Violated(violation) => outcome.violations.push(violation),
             }
         }
+        // What is said is not paid for by what is asked.
+        let mut left = BUDGET;
         for (key, program) in &self.annotations {
-            if let Ok(Cel::String(text)) = evaluate(program, &scope, &mut left) {
-                let text: String = text.trim().chars().take(ANNOTATION).collect();
-                outcome.annotations.push((key.clone(), text));
+            let begun = Instant::now();
+            match said(program, &scope, fails, &mut left) {
+                Ok(Some(text)) => outcome.annotations.push((key.clone(), text)),
+                Ok(None) => {}
+                Err((message, amiss)) => outcome.unannotated.push((message, (amiss, begun.elapsed()))),
             }
         }
         outcome
@@ -122,4 +128,35 @@ fn message<'a>(validation: &'a Validation, scope: &Scope<'a>, left: &mut u64) ->
     let text = text.trim();
     let fit = !text.is_empty() && text.len() <= MESSAGE && !text.contains('\n');
     fit.then(|| text.to_owned())
+}
+
+/// What an annotation is to say, if anything. Without `fails` what cannot be evaluated says nothing; a value of another type
+/// is wrong either way.
+fn said<'a>(
+    program: &'a Compiled,
+    scope: &Scope<'a>,
+    fails: bool,
+    left: &mut u64,
+) -> Result<Option<String>, (String, Amiss)> {
+    match evaluate(program, scope, left) {
+        Ok(Cel::String(text)) => Ok(Some(cut(text.trim())).filter(|text| !text.is_empty())),
+        Ok(Cel::Null) => Ok(None),
+        Ok(other) => {
+            let source = program.as_ref().map_or("", |program| &*program.source);
+            let ty = other.type_name();
+            let message = format!(
+                "valueExpression '{source}' resulted in unsupported return type: {ty}. Return type must be either string \
+                 or null."
+            );
+            Err((message, Amiss::Otherwise))
+        }
+        Err(_) if !fails => Ok(None),
+        Err(error) => Err((failure(program, &error), Amiss::of(program, &error))),
+    }
+}
+
+/// As much of the text as an annotation may say.
+fn cut(text: &str) -> String {
+    let end = text.floor_char_boundary(ANNOTATION);
+    text[..end].to_owned()
 }

@@ -2,32 +2,32 @@
 //! MutatingAdmissionPolicy.
 //!
 //! Flow: every binding → its policy, compiled once per version → does it concern this request → with each parameter →
-//! match conditions → validations → deny, warn or audit. Owns that order and upstream's words; what an expression means
-//! is `cel`'s.
+//! match conditions → validations → deny, warn or audit. Owns that order; what an expression means is `cel`'s.
 mod evaluate;
 mod matching;
 mod mutate;
 mod parameters;
+mod verdict;
 
 use super::equivalent::Match;
 use super::expressions::{self, Rights, Seen};
 use super::measures::{Amiss, Checks};
-use super::shown::{Shown, Versions};
+use super::shown::Versions;
 use super::versions::PerVersion;
 use super::{Denial, Notes, Objects, ResourceName, Review};
 use crate::kinds::policy::Policy;
 use crate::kinds::view::View;
 use matching::Request;
 use parameters::Misfit;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
+use verdict::Verdict;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 const POLICIES: ResourceName<'_> = (GROUP, "v1", "validatingadmissionpolicies");
 const BINDINGS: ResourceName<'_> = (GROUP, "v1", "validatingadmissionpolicybindings");
 const NAMESPACES: ResourceName<'_> = ("", "v1", "namespaces");
-const FAILURES: &str = "validation.policy.admission.k8s.io/validation_failure";
 
 /// Whether any policy is put to work.
 pub(super) fn any(objects: &dyn Objects) -> bool {
@@ -104,6 +104,12 @@ impl Invocation {
     fn fails(&self) -> bool {
         self.policy.text("spec.failurePolicy") != "Ignore"
     }
+
+    /// Of the policy and of the binding.
+    fn names(&self) -> (&str, &str) {
+        let name = "metadata.name";
+        (self.policy.text(name), self.binding.text(name))
+    }
 }
 
 impl Policies {
@@ -120,41 +126,39 @@ impl Policies {
             return Ok(());
         }
         let mut versions = Versions::default();
+        let mut verdict = Verdict::default();
         for binding in objects.list(BINDINGS, None) {
             let invocation = Invocation::of(objects, review, object, POLICIES, binding).await;
             let Some(invocation) = invocation else { continue };
-            let kind = invocation.matched.kind(review);
-            let shown = versions.show(objects, review, kind, object).await;
-            self.judge((review, checks), shown, &invocation, notes)?;
+            let with = (&mut versions, &mut verdict);
+            self.judge((objects, checks), review, object, &invocation, with)
+                .await;
         }
-        Ok(())
+        verdict.told(notes)
     }
 
-    fn judge(
+    /// Runs a policy with each parameter. Without any nothing is asked of a converter.
+    async fn judge(
         &self,
-        (review, checks): (&Review<'_>, &Checks),
-        shown: Result<Arc<Shown>, String>,
+        (objects, checks): (&dyn Objects, &Checks),
+        review: &Review<'_>,
+        object: &Value,
         invocation: &Invocation,
-        notes: &mut Notes,
-    ) -> Result<(), Denial> {
-        let (policy, binding) = (&invocation.policy, &invocation.binding);
-        let compiled = self.compiled(policy);
-        let fails = invocation.fails();
-        let shown = shown.map_err(|why| Misfit::Binding(format!("failed to convert object version: {why}")));
-        // Denies whatever the binding's actions are.
-        let unconfigured = |misfit: &Misfit| {
-            let (policy, binding) = (policy.text("metadata.name"), binding.text("metadata.name"));
-            let alone = format!("ValidatingAdmissionPolicy '{policy}'");
-            let message = misfit.told(&alone, &format!("{alone} with binding '{binding}'"));
-            let reason = String::new();
-            Denial::Policy { message, reason }
-        };
-        let (parameters, shown) = match (&invocation.parameters, &shown) {
-            (Ok(parameters), Ok(shown)) => (parameters, shown),
-            _ if !fails => return Ok(()),
-            (Err(misfit), _) | (_, Err(misfit)) => return Err(unconfigured(misfit)),
+        (versions, verdict): (&mut Versions, &mut Verdict),
+    ) {
+        let parameters = match &invocation.parameters {
+            Ok(parameters) if parameters.is_empty() => return,
+            Ok(parameters) => parameters,
+            Err(misfit) => return verdict.unconfigured(invocation, misfit),
         };
         let kind = invocation.matched.kind(review);
+        let shown = match versions.show(objects, review, kind, object).await {
+            Ok(shown) => shown,
+            Err(why) => {
+                let why = format!("failed to convert object version: {why}");
+                return verdict.unconfigured(invocation, &Misfit::Binding(why));
+            }
+        };
         let seen = Seen {
             request: &expressions::request(review, kind, &shown.object),
             object: &shown.object,
@@ -162,77 +166,14 @@ impl Policies {
             namespace: &invocation.namespace,
             rights: &Rights(review),
         };
+        let compiled = self.compiled(&invocation.policy);
         for parameter in parameters {
-            let outcome = compiled.run(seen, parameter.as_deref(), fails);
-            for (key, value) in outcome.annotations {
-                notes
-                    .audit
-                    .push((format!("{}/{key}", policy.text("metadata.name")), value));
-            }
-            for why in outcome.passed_over {
-                checks.observe(names(policy, binding), why, "allow");
-            }
-            tell((policy, binding), &outcome.violations, notes, checks)?;
+            let outcome = compiled.run(seen, parameter.as_deref(), invocation.fails());
+            verdict.add(invocation, outcome, checks);
         }
-        Ok(())
     }
 
     fn compiled(&self, policy: &Value) -> Arc<Policy> {
         self.0.get(policy, || Policy::compile(policy.at("spec")))
     }
-}
-
-fn names<'v>(policy: &'v Value, binding: &'v Value) -> (&'v str, &'v str) {
-    (policy.text("metadata.name"), binding.text("metadata.name"))
-}
-
-/// Does with the violations what the binding wants done.
-fn tell(
-    (policy, binding): (&Value, &Value),
-    violations: &[Violation],
-    notes: &mut Notes,
-    checks: &Checks,
-) -> Result<(), Denial> {
-    let Some(first) = violations.first() else {
-        return Ok(());
-    };
-    let (policy, name) = names(policy, binding);
-    let actions: Vec<&str> = binding
-        .list("spec.validationActions")
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
-    for (action, done) in [("Deny", "deny"), ("Warn", "warn"), ("Audit", "audit")] {
-        for violation in violations.iter().filter(|_| actions.contains(&action)) {
-            checks.observe((policy, name), violation.why, done);
-        }
-    }
-    if actions.contains(&"Warn") {
-        notes.warnings.extend(violations.iter().map(|violation| {
-            let message = &violation.message;
-            format!(
-                "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{name}': {message}"
-            )
-        }));
-    }
-    if actions.contains(&"Audit") {
-        let all: Vec<Value> = violations
-            .iter()
-            .map(|violation| {
-                json!({"message": violation.message, "policy": policy, "binding": name,
-                    "expressionIndex": violation.index, "validationActions": actions})
-            })
-            .collect();
-        notes.audit.push((FAILURES.to_owned(), json!(all).to_string()));
-    }
-    if !actions.contains(&"Deny") {
-        return Ok(());
-    }
-    let message = &first.message;
-    Err(Denial::Policy {
-        message: format!(
-            "ValidatingAdmissionPolicy '{policy}' with binding '{name}' denied request: {message}"
-        ),
-        reason: first.reason.clone(),
-    })
 }

@@ -51,9 +51,9 @@ pub async fn serve(call: &Call, style: Style) -> Result<Response> {
         return Err(ApiError::forbidden(&kind.group, &kind.plural, name, why));
     }
     match delete(call, name, name, &options).await {
-        Ok(outcome) => {
+        Ok((outcome, told)) => {
             let response = answer(&call.target.kind, name, style, &outcome)?;
-            Ok(render::warn(response, warnings))
+            Ok(render::warn(render::warn(response, told), warnings))
         }
         Err(error) => Err(error.after(warnings)),
     }
@@ -84,25 +84,26 @@ pub async fn collection(call: &Call, style: Style) -> Result<Response> {
         .objects
         .iter()
         .map(|object| object.key.rsplit('/').next().unwrap_or_default().to_owned());
-    stream::iter(names.collect::<Vec<_>>())
+    let told: Vec<Vec<String>> = stream::iter(names.collect::<Vec<_>>())
         .map(|name| remove_listed(call, name, &options))
         .buffer_unordered(AT_ONCE)
-        .try_for_each(|()| async { Ok(()) })
+        .try_collect()
         .await?;
-    let response = list::answer(call, style, page)?;
+    let response = render::warn(list::answer(call, style, page)?, told.concat());
     Ok(render::warn(response, warnings(&call.target.kind, &options)))
 }
 
-/// What is gone by then is as good as deleted.
-async fn remove_listed(call: &Call, name: String, options: &Options) -> Result<()> {
+/// What is gone by then is as good as deleted. With what admission warns of.
+async fn remove_listed(call: &Call, name: String, options: &Options) -> Result<Vec<String>> {
     match delete(call, &name, "", options).await {
-        Err(error) if error.code != StatusCode::NOT_FOUND => Err(error),
-        _ => Ok(()),
+        Ok((_, told)) => Ok(told),
+        Err(error) if error.code == StatusCode::NOT_FOUND => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
 }
 
-/// `told` is the name that the request is for: a collection has none.
-async fn delete(call: &Call, name: &str, told: &str, options: &Options) -> Result<Outcome> {
+/// With what admission warns of. `told` is the name that the request is for: a collection has none.
+async fn delete(call: &Call, name: &str, told: &str, options: &Options) -> Result<(Outcome, Vec<String>)> {
     let current = call.api.read(&call.target, name).await?;
     let old = convert::value(&call.api, &call.target.kind, &current).await?;
     let review = Review {
@@ -115,8 +116,14 @@ async fn delete(call: &Call, name: &str, told: &str, options: &Options) -> Resul
     let mut notes = Notes::default();
     let admitted = call.api.admission.delete(&review, &mut notes).await;
     write::tell(call, &mut notes);
-    admitted.map_err(|denial| status::denied(&call.target.kind, told, denial))?;
-    delete_admitted(call, name, current, options).await
+    let deleted = match admitted {
+        Ok(()) => delete_admitted(call, name, current, options).await,
+        Err(denial) => Err(status::denied(&call.target.kind, told, denial)),
+    };
+    match deleted {
+        Ok(outcome) => Ok((outcome, notes.warnings)),
+        Err(error) => Err(error.after(notes.warnings)),
+    }
 }
 
 async fn delete_admitted(

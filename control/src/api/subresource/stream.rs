@@ -138,7 +138,8 @@ pub(super) async fn connecting(call: &Call, name: &str, mut options: Value) -> R
         .connect(&review, &mut options, &mut notes)
         .await;
     write::tell(call, &mut notes);
-    admitted.map_err(|denial| status::denied(&call.target.kind, name, denial))?;
+    let kind = &call.target.kind;
+    admitted.map_err(|denial| status::denied(kind, name, denial).after(notes.warnings))?;
     Ok(options)
 }
 
