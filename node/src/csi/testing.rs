@@ -220,12 +220,15 @@ fn stage(fields: &Fields<'_>, at: &Path) -> Result<(), &'static str> {
 fn publish(fields: &Fields<'_>, staged: &str, at: &Path) -> Result<(), &'static str> {
     fs::create_dir_all(at).map_err(|_| INTERNAL)?;
     match staged {
+        // What is published once more stays.
+        _ if is_mount_point(at) => Ok(()),
         "" => mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), None::<&str>),
         staged => mount(Some(staged), at, None::<&str>, MsFlags::MS_BIND, None::<&str>),
     }
     .map_err(|_| INTERNAL)?;
     let mut told = fields.map(8).unwrap();
     told.extend(fields.map(2).unwrap());
+    fs::write(at.join("secrets"), lines(fields.map(7).unwrap())).map_err(|_| INTERNAL)?;
     fs::write(at.join("published"), lines(told)).map_err(|_| INTERNAL)
 }
 

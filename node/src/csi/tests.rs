@@ -179,6 +179,35 @@ async fn a_volume_of_a_pod_alone_is_not_staged() {
 }
 
 #[tokio::test]
+async fn what_is_shown_is_published_once_more_with_what_is_new() {
+    let Some(place) = Place::new() else { return };
+    let (csi, driver) = registered(&place).await;
+    let pod = place.pod("a");
+    let at = |color: &str| Wish {
+        pod_info: [("token".to_owned(), color.to_owned())].into(),
+        publish_secrets: [("key".to_owned(), color.to_owned())].into(),
+        ..wish(true)
+    };
+    csi.republish(&at("0"), &pod, "data").await.unwrap();
+    mount(&csi, &at("1"), &pod).await.unwrap();
+    mount(&csi, &at("2"), &pod).await.unwrap();
+    let said = |file: &str| fs::read_to_string(pod.join("volumes/data").join(file)).unwrap();
+    assert_eq!(said("published"), "color=blue\ntoken=1");
+    csi.republish(&at("3"), &pod, "data").await.unwrap();
+    assert_eq!(
+        (said("published").as_str(), said("secrets").as_str()),
+        ("color=blue\ntoken=3", "key=3")
+    );
+    csi.unmount_all(&pod).await.unwrap();
+    csi.republish(&at("4"), &pod, "data").await.unwrap();
+    let expected = ["Stage", "Publish", "Publish", "Unpublish", "Unstage"];
+    assert_eq!(
+        driver.calls()[1..],
+        expected.map(|call| format!("Node{call}Volume vol-1"))
+    );
+}
+
+#[tokio::test]
 async fn a_device_is_staged_and_published_as_one() {
     let Some(place) = Place::new() else { return };
     let (csi, driver) = registered(&place).await;

@@ -13,6 +13,7 @@ use crate::images::Digest;
 use crate::mounts;
 use crate::volumes::host::{self, HostError, at};
 use crate::volumes::ownership::{self, Group};
+use crate::volumes::tokens;
 
 /// Why a driver's volume could not be had, or be given back.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +86,10 @@ pub struct Wish {
     pub group: Option<Group>,
     pub stage_secrets: BTreeMap<String, String>,
     pub publish_secrets: BTreeMap<String, String>,
+    /// What the driver's object asks for: tokens of the Pod's account.
+    pub tokens: Vec<tokens::Wish>,
+    /// They are secrets, not `pod_info`.
+    pub tokens_in_secrets: bool,
     pub expand_secrets: BTreeMap<String, String>,
 }
 
@@ -198,13 +203,44 @@ impl Csi {
             let done = messages::stage(&driver.endpoint, &asked, staged, &wish.stage_secrets).await;
             done.map_err(calling("NodeStageVolume"))?;
         }
+        self.publish(&driver, wish, staged.as_deref(), target).await
+    }
+
+    /// Has what is shown to the Pod published once more, with what the driver is to be told by now (`requiresRepublish`). What was
+    /// given back meanwhile stays so.
+    pub async fn republish(&self, wish: &Wish, pod: &Path, volume: &str) -> Result<(), CsiError> {
+        let name = &wish.driver;
+        let driver = self
+            .driver(name)
+            .ok_or_else(|| CsiError::NoDriver(name.clone()))?;
+        let turn = self.turn(name, &wish.id);
+        let _turn = turn.lock().await;
+        let held = Published::load(pod, volume).map_err(at("read the volume of", pod))?;
+        match held {
+            Some(held) if is_there(wish, &held.target)? => {
+                self.publish(&driver, wish, held.staged.as_deref(), &held.target)
+                    .await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn publish(
+        &self,
+        driver: &Driver,
+        wish: &Wish,
+        staged: Option<&Path>,
+        target: &Path,
+    ) -> Result<(), CsiError> {
         let mut context = wish.context.clone();
         context.extend(wish.pod_info.clone());
+        let capability = wish.capability(driver);
         let told = Volume {
+            id: &wish.id,
+            attached: &wish.publish_context,
             context: &context,
-            ..asked
+            capability: &capability,
         };
-        let staged = staged.as_deref();
         if let Some(parent) = target.parent() {
             // The target itself is the driver's to make.
             host::make_dir(parent, 0o755)?;

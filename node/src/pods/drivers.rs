@@ -3,19 +3,25 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::authentication::v1::TokenRequestStatus;
 use k8s_openapi::api::core::v1::{
     CSIPersistentVolumeSource, CSIVolumeSource, PersistentVolume, Secret, SecretReference,
 };
 use k8s_openapi::api::storage::v1::CSIDriver;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, Client};
 
+use super::context::Context;
 use super::view::PodView;
 use crate::csi::Wish;
 use crate::images::Digest;
 use crate::volumes::ownership::Group;
+use crate::volumes::tokens::{self, TokenError};
 
 /// Access mode `SINGLE_NODE_WRITER` of the specification.
 const ONE_NODE: u64 = 1;
+/// Under this key a driver finds tokens: an object of `{token, expirationTimestamp}` by audience.
+const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// Why a driver's volume is not asked for.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +30,10 @@ pub enum DriverError {
     Fetch { what: String, source: Box<kube::Error> },
     #[error("secret {0} not found")]
     NoSecret(String),
+    #[error("failed to get service account token attributes: {0}")]
+    Token(#[from] TokenError),
+    #[error("failed to get service account token attributes: {0}")]
+    Json(#[from] serde_json::Error),
     #[error("volume mode {mode:?} not supported by driver {driver} (only supports {offered:?})")]
     Mode {
         driver: String,
@@ -39,6 +49,9 @@ struct Terms {
     attaches: bool,
     pod_info: bool,
     groups: String,
+    tokens: Vec<tokens::Wish>,
+    tokens_in_secrets: bool,
+    republishes: bool,
 }
 
 impl Terms {
@@ -55,6 +68,9 @@ impl Terms {
             groups: spec
                 .fs_group_policy
                 .unwrap_or_else(|| "ReadWriteOnceWithFSType".to_owned()),
+            tokens: tokens::Wish::of_driver(&spec.token_requests.unwrap_or_default()),
+            tokens_in_secrets: spec.service_account_token_in_secrets.unwrap_or(false),
+            republishes: spec.requires_republish.unwrap_or(false),
         }
     }
 
@@ -101,6 +117,34 @@ fn fetching(what: String) -> impl FnOnce(kube::Error) -> DriverError {
     }
 }
 
+/// Whether the driver wants to publish again what it has published (`requiresRepublish`).
+pub async fn republishes(client: &Client, driver: &str) -> Result<bool, DriverError> {
+    Ok(terms(client, driver).await?.republishes)
+}
+
+/// Adds the tokens of the Pod's account that the driver asks for to what it is told when it publishes.
+pub async fn add_tokens(ctx: &Context, pod: PodView<'_>, wish: &mut Wish) -> Result<(), DriverError> {
+    if wish.tokens.is_empty() {
+        return Ok(());
+    }
+    let mut told = BTreeMap::new();
+    for asked in &wish.tokens {
+        let held = ctx.tokens.get(&ctx.options.client, pod, asked).await?;
+        let status = TokenRequestStatus {
+            token: Some(held.token),
+            expiration_timestamp: Some(Time(held.expires)),
+        };
+        told.insert(asked.audience.as_str(), status);
+    }
+    let told = serde_json::to_string(&told)?;
+    let to = match wish.tokens_in_secrets {
+        true => &mut wish.publish_secrets,
+        false => &mut wish.pod_info,
+    };
+    to.insert(TOKENS.to_owned(), told);
+    Ok(())
+}
+
 /// A volume in the Pod's own object.
 pub async fn inline(
     client: &Client,
@@ -125,6 +169,8 @@ pub async fn inline(
         access_mode: ONE_NODE,
         read_only: source.read_only == Some(true),
         publish_secrets: secrets(client, secret).await?,
+        tokens: terms.tokens,
+        tokens_in_secrets: terms.tokens_in_secrets,
         ..Wish::default()
     })
 }
@@ -163,6 +209,9 @@ pub async fn persistent(
         access_mode: crate::csi::access_mode(&modes),
         read_only: source.read_only == Some(true),
         persistent: true,
+        // As upstream: a driver of devices is given none.
+        tokens: if block { Vec::new() } else { terms.tokens },
+        tokens_in_secrets: terms.tokens_in_secrets,
         stage_secrets: secrets(client, reference(source.node_stage_secret_ref.as_ref())).await?,
         publish_secrets: secrets(client, reference(source.node_publish_secret_ref.as_ref())).await?,
         expand_secrets: secrets(client, reference(source.node_expand_secret_ref.as_ref())).await?,
@@ -248,6 +297,21 @@ mod tests {
                 "{spec} {fs_type}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_driver_wants_when_it_publishes() {
+        let terms = terms(
+            json!({"requiresRepublish": true, "serviceAccountTokenInSecrets": true,
+            "tokenRequests": [{"audience": ""}, {"audience": "vault", "expirationSeconds": 600}]}),
+        );
+        let wish = |audience: &str, seconds| tokens::Wish {
+            audience: audience.into(),
+            seconds,
+        };
+        assert_eq!(terms.tokens, [wish("", 3600), wish("vault", 600)]);
+        assert!(terms.tokens_in_secrets && terms.republishes);
+        assert!(!Terms::of(None).tokens_in_secrets && !Terms::of(None).republishes);
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub mod qos;
 pub mod record;
 mod refresh;
 mod reporter;
+mod republish;
 pub mod resize;
 mod resolver;
 mod restart_all;

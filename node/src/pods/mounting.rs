@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{CSIPersistentVolumeSource, Volume};
+use k8s_openapi::api::core::v1::{CSIPersistentVolumeSource, CSIVolumeSource, Volume};
 
 use super::context::{Context, PodDirs};
 use super::drivers::{self, DriverError};
@@ -11,7 +11,7 @@ use super::expansion;
 use super::uses::Uses;
 use super::view::PodView;
 use crate::csi::attachment::{self, AttachError};
-use crate::csi::{self, CsiError};
+use crate::csi::{self, CsiError, Wish};
 use crate::mounts;
 use crate::volumes;
 use crate::volumes::claims::{self, ClaimError, Claimed};
@@ -83,7 +83,7 @@ pub async fn set_up(ctx: &Context, pod: PodView<'_>, volume: &Volume) -> Result<
     if let Some(source) = &volume.csi {
         let target = of_csi(&dirs, volume, &volume.name)?;
         if !is_shown(&target)? {
-            let wish = drivers::inline(&ctx.options.client, pod, &volume.name, source, group(pod)).await?;
+            let wish = of_pod(ctx, pod, &volume.name, source).await?;
             ctx.csi.mount(&wish, &dirs.root, &volume.name, &target).await?;
         }
         return Ok(true);
@@ -131,6 +131,44 @@ async fn set_up_claimed(
     }
 }
 
+/// What a driver is asked for a volume in the Pod's own object.
+async fn of_pod(
+    ctx: &Context,
+    pod: PodView<'_>,
+    name: &str,
+    source: &CSIVolumeSource,
+) -> Result<Wish, MountingError> {
+    let mut wish = drivers::inline(&ctx.options.client, pod, name, source, group(pod)).await?;
+    drivers::add_tokens(ctx, pod, &mut wish).await?;
+    Ok(wish)
+}
+
+/// What the driver of a volume that is shown is asked once more.
+pub async fn asked_again(
+    ctx: &Context,
+    pod: PodView<'_>,
+    volume: &Volume,
+) -> Result<Option<Wish>, MountingError> {
+    if let Some(source) = &volume.csi {
+        return Ok(Some(of_pod(ctx, pod, &volume.name, source).await?));
+    }
+    let (client, node) = (&ctx.options.client, &ctx.options.node_name);
+    let Some(name) = claims::name_of(pod.name(), volume) else {
+        return Ok(None);
+    };
+    let claimed = claims::find(client, pod.pod, volume, &name).await?;
+    let spec = claimed.volume.spec.as_ref();
+    let Some(source) = spec.and_then(|spec| spec.csi.as_ref()) else {
+        return Ok(None);
+    };
+    let mut wish = drivers::persistent(client, pod, &claimed.volume, source, group(pod)).await?;
+    drivers::add_tokens(ctx, pod, &mut wish).await?;
+    if wish.attaches {
+        wish.publish_context = attachment::wait(client, node, &wish).await?;
+    }
+    Ok(Some(wish))
+}
+
 /// Where a driver is to show the files of a volume that has this name outside of the Pod.
 fn of_csi(dirs: &PodDirs, volume: &Volume, name: &str) -> Result<PathBuf, HostError> {
     csi::target::target(&dirs.root, &volume.name, name).map_err(host::at("read the volumes of", &dirs.root))
@@ -152,6 +190,7 @@ async fn of_driver(
     let (client, node) = (&ctx.options.client, &ctx.options.node_name);
     let dir = ctx.dirs(pod).root;
     let mut wish = drivers::persistent(client, pod, &claimed.volume, source, group(pod)).await?;
+    drivers::add_tokens(ctx, pod, &mut wish).await?;
     if wish.attaches {
         let noted = ctx.csi.reserve(&wish, &dir, &volume.name, target).await;
         noted?;

@@ -1,6 +1,5 @@
 //! Notices when what a Pod's volumes show is no longer current: changed ConfigMaps and Secrets, tokens to renew, claims that
-//! have grown. Owns
-//! when; the watches are `followed`'s.
+//! have grown, what drivers want to publish once more. Owns when; the watches are `followed`'s.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use tokio::task::JoinSet;
 use super::context::Context;
 use super::expansion;
 use super::followed::{Followed, Kind};
+use super::republish;
 use super::view::PodView;
 use crate::env::objects::Names;
 use crate::volumes::claims;
@@ -34,12 +34,22 @@ pub fn watch(ctx: &Arc<Context>, pod: &Pod, changed: &Arc<Notify>, tasks: &mut J
         .flatten()
         .for_each(|volume| names.extend(Names::of_volume(volume)));
     let volumes = view.spec.volumes.iter().flatten();
-    if volumes.flat_map(Wish::of_volume).next().is_some() {
-        tasks.spawn(renewals(ctx.clone(), view.uid().to_owned(), changed.clone()));
+    let wishes: Vec<Wish> = volumes.flat_map(Wish::of_volume).collect();
+    if !wishes.is_empty() {
+        tasks.spawn(renewals(
+            ctx.clone(),
+            view.uid().to_owned(),
+            wishes,
+            changed.clone(),
+        ));
     }
     let mut volumes = view.spec.volumes.iter().flatten();
     if volumes.any(|volume| claims::name_of(view.name(), volume).is_some()) {
         tasks.spawn(expansion::follow(ctx.clone(), pod.clone()));
+    }
+    let mut volumes = view.spec.volumes.iter().flatten();
+    if volumes.any(|volume| republish::may_concern(view, volume)) {
+        tasks.spawn(republish::follow(ctx.clone(), pod.clone()));
     }
     let kinds = [
         (Kind::ConfigMap, names.config_maps),
@@ -56,11 +66,11 @@ pub fn watch(ctx: &Arc<Context>, pod: &Pod, changed: &Arc<Notify>, tasks: &mut J
     }
 }
 
-async fn renewals(ctx: Arc<Context>, uid: String, changed: Arc<Notify>) {
+async fn renewals(ctx: Arc<Context>, uid: String, wishes: Vec<Wish>, changed: Arc<Notify>) {
     let mut ticks = tokio::time::interval(TOKENS_EVERY);
     loop {
         ticks.tick().await;
-        if ctx.tokens.is_due(&uid) {
+        if ctx.tokens.is_due(&uid, &wishes) {
             changed.notify_one();
         }
     }

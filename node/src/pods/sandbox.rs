@@ -213,7 +213,7 @@ async fn tokens(
     let mut tokens = BTreeMap::new();
     for wish in Wish::of_volume(volume) {
         let token = ctx.tokens.get(&ctx.options.client, pod, &wish).await?;
-        tokens.insert(wish, token);
+        tokens.insert(wish, token.token);
     }
     Ok(tokens)
 }

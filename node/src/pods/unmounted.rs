@@ -49,7 +49,7 @@ impl Missing {
         matches!(&self.cause, Cause::Mounting(error) if error.is_of_an_attachment())
     }
 
-    fn told(&self) -> Told {
+    pub fn told(&self) -> Told {
         let (step, reason) = match &self.cause {
             Cause::Mounting(error) => error.words(),
             Cause::Volume(_) | Cause::Objects(_) | Cause::Token(_) => ("MountVolume.SetUp", "FailedMount"),

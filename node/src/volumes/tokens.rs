@@ -1,5 +1,5 @@
-//! ServiceAccount tokens for projected volumes: asked of the API for one Pod (TokenRequest, KEP-1205), kept, and renewed
-//! before they expire. Owns when; refuses to know where they are written.
+//! ServiceAccount tokens for projected volumes and for drivers: asked of the API for one Pod (TokenRequest, KEP-1205), kept, and
+//! renewed before they expire. Owns when; refuses to know where they are written.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,19 +7,20 @@ use std::sync::{Mutex, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ServiceAccount, ServiceAccountTokenProjection, Volume};
+use k8s_openapi::api::storage;
 use kube::api::PostParams;
 use kube::{Api, Client};
 
 use crate::pods::view::PodView;
 use crate::steady;
 
-/// Seconds a token lives when the Pod does not say (core/v1 ServiceAccountTokenProjection).
+/// Seconds a token lives when nobody says (core/v1 ServiceAccountTokenProjection, authentication/v1 TokenRequestSpec).
 const DEFAULT_SECONDS: i64 = 3600;
 /// A token is renewed when this share of its life is left, or at this age, whichever is first (upstream's kubelet).
 const RENEW_LEFT_PERCENT: i32 = 20;
 const OLDEST: SignedDuration = SignedDuration::from_hours(24);
 
-/// What a projection asks for.
+/// What a projection or a driver asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Wish {
     pub audience: String,
@@ -34,6 +35,15 @@ impl Wish {
         }
     }
 
+    /// Everything a driver asks for (`CSIDriver.spec.tokenRequests`).
+    pub fn of_driver(requests: &[storage::v1::TokenRequest]) -> Vec<Wish> {
+        let asked = requests.iter().map(|request| Wish {
+            audience: request.audience.clone(),
+            seconds: request.expiration_seconds.unwrap_or(DEFAULT_SECONDS),
+        });
+        asked.collect()
+    }
+
     /// Everything a volume asks for.
     pub fn of_volume(volume: &Volume) -> Vec<Wish> {
         let sources = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
@@ -44,11 +54,12 @@ impl Wish {
     }
 }
 
-#[derive(Clone, Debug)]
-struct Held {
-    token: String,
+/// A token that the API gave.
+#[derive(Clone)]
+pub struct Held {
+    pub token: String,
     issued: Timestamp,
-    expires: Timestamp,
+    pub expires: Timestamp,
     /// When it was issued, in steady time: a clock that is put back makes no token younger.
     since: Timestamp,
 }
@@ -95,37 +106,35 @@ pub struct Tokens {
 
 impl Tokens {
     /// A token that is good for a while: the one held, or a new one. One that cannot be renewed is used until it expires.
-    pub async fn get(&self, client: &Client, pod: PodView<'_>, wish: &Wish) -> Result<String, TokenError> {
+    pub async fn get(&self, client: &Client, pod: PodView<'_>, wish: &Wish) -> Result<Held, TokenError> {
         let now = Moment::now();
         let held = self.find(pod.uid(), wish);
         if let Some(held) = held.as_ref().filter(|held| !held.is_due(now)) {
-            return Ok(held.token.clone());
+            return Ok(held.clone());
         }
         match ask(client, pod, wish, now).await {
             Ok(fresh) => {
-                let token = fresh.token.clone();
                 let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
                 all.entry(pod.uid().to_owned())
                     .or_default()
-                    .insert(wish.clone(), fresh);
-                Ok(token)
+                    .insert(wish.clone(), fresh.clone());
+                Ok(fresh)
             }
             Err(error) => match held.filter(|held| now.wall < held.expires) {
                 Some(held) => {
                     tracing::warn!(pod = %pod.full_name(), %error, "a token could not be renewed; the old one is still good");
-                    Ok(held.token)
+                    Ok(held)
                 }
                 None => Err(error),
             },
         }
     }
 
-    /// Whether one of the Pod's tokens wants to be renewed.
-    pub fn is_due(&self, uid: &str) -> bool {
+    /// Whether one of these tokens of the Pod wants to be renewed.
+    pub fn is_due(&self, uid: &str, wishes: &[Wish]) -> bool {
         let now = Moment::now();
-        let all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(uid)
-            .is_some_and(|wishes| wishes.values().any(|held| held.is_due(now)))
+        let mut held = wishes.iter().filter_map(|wish| self.find(uid, wish));
+        held.any(|held| held.is_due(now))
     }
 
     pub fn forget(&self, uid: &str) {

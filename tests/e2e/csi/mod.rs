@@ -4,6 +4,7 @@
 mod testing;
 
 use amphipod_node::csi::{grpc, wire};
+use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
 use kube::api::{ListParams, Patch, PatchParams};
@@ -119,7 +120,12 @@ fn driver(cluster: &Cluster) -> SmallDriver {
 
 /// Says that the driver's volumes need not be attached.
 async fn free(client: &Client) {
-    let object = json!({"metadata": {"name": NAME}, "spec": {"attachRequired": false}});
+    offer(client, json!({"attachRequired": false})).await;
+}
+
+/// Makes the driver's object.
+async fn offer(client: &Client, spec: Value) {
+    let object = json!({"metadata": {"name": NAME}, "spec": spec});
     let drivers: Api<CSIDriver> = Api::all(client.clone());
     drivers
         .create(&Default::default(), &serde_json::from_value(object).unwrap())
@@ -309,4 +315,65 @@ async fn a_volume_grows_under_a_running_pod_and_before_the_next_one() {
     })
     .await;
     told(&client, "two", "VolumeResizeFailed", "code = OutOfRange").await;
+}
+
+/// Waits until the driver was asked so many times to publish.
+async fn published(driver: &SmallDriver, times: usize) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let asked = || {
+        let calls = driver.calls().into_iter();
+        calls.filter(|call| call.starts_with("NodePublishVolume")).count()
+    };
+    while asked() < times {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "not asked {times} times: {:?}",
+            driver.calls()
+        );
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_is_given_tokens_of_its_pods_and_asked_again() {
+    let Some(cluster) = with_busybox("a CSI driver that asks for tokens") else {
+        return;
+    };
+    let client = cluster.client().await;
+    let driver = driver(&cluster);
+    let terms = json!({"volumeLifecycleModes": ["Ephemeral"], "attachRequired": false, "podInfoOnMount": true,
+        "requiresRepublish": true, "tokenRequests": [{"audience": "vault", "expirationSeconds": 600}]});
+    offer(&client, terms).await;
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let mut wanted = pod("p", BUSYBOX, "none", files());
+    let inline = json!([{"name": "v", "csi": {"driver": NAME}}]);
+    wanted.spec.as_mut().unwrap().volumes = serde_json::from_value(inline).unwrap();
+    run(&pods, &wanted).await;
+
+    let said = script(&pods, "p", "c", "cat /data/published").await;
+    let told = |key: &str| {
+        let key = format!("csi.storage.k8s.io/{key}=");
+        said.lines()
+            .find_map(|line| line.strip_prefix(&key))
+            .map(str::to_owned)
+    };
+    assert_eq!(told("pod.name").as_deref(), Some("p"));
+    let tokens = told("serviceAccount.tokens").unwrap_or_else(|| panic!("no tokens in {said}"));
+    let tokens: Value = serde_json::from_str(&tokens).unwrap();
+    assert!(
+        tokens["vault"]["expirationTimestamp"].is_string(),
+        "{:?}",
+        tokens.as_object().map(|all| all.keys().collect::<Vec<_>>())
+    );
+    let review = json!({"metadata": {}, "spec": {"token": tokens["vault"]["token"], "audiences": ["vault"]}});
+    let reviews: Api<TokenReview> = Api::all(client.clone());
+    let review = reviews
+        .create(&Default::default(), &serde_json::from_value(review).unwrap())
+        .await
+        .unwrap();
+    let user = review.status.and_then(|status| status.user?.username);
+    assert_eq!(user.as_deref(), Some("system:serviceaccount:default:default"));
+
+    published(&driver, 2).await;
+    remove(&pods, "p").await;
 }
