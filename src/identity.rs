@@ -75,18 +75,23 @@ async fn obtain(place: &Place, bootstrap: &Path) -> Result<()> {
 
 /// Asks anew each time before the certificate ends, as long as the agent runs.
 async fn stay(place: Place, client: Client, renewal: Renewal) {
+    let mut used = kubeconfig::certificate(&place.file).ok();
     loop {
-        let held = kubeconfig::certificate(&place.file);
-        let validity = held.as_deref().ok().and_then(pki::validity);
-        let due = validity.map(|validity| due(validity, rand::random()));
-        let left = due.map(|due| due.duration_since(Timestamp::now()));
-        let left = left.and_then(|left| Duration::try_from(left).ok());
-        tokio::time::sleep(left.unwrap_or(AGAIN)).await;
-        if let Err(error) = renew(&place, &client, &renewal).await {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "the node's certificate is not renewed; trying again"
-            );
+        let held = kubeconfig::certificate(&place.file).ok();
+        let round = if held.is_some() && held != used {
+            let outcome = use_held(&place, &renewal).await;
+            outcome.map(|()| used = held)
+        } else {
+            let validity = held.as_deref().and_then(pki::validity);
+            let due = validity.map(|validity| due(validity, rand::random()));
+            let left = due.map(|due| due.duration_since(Timestamp::now()));
+            let left = left.and_then(|left| Duration::try_from(left).ok());
+            tokio::time::sleep(left.unwrap_or(AGAIN)).await;
+            renew(&place, &client).await
+        };
+        if let Err(error) = round {
+            let error = format!("{error:#}");
+            tracing::warn!(error, "the node's certificate is not renewed; trying again");
             tokio::time::sleep(AGAIN).await;
         }
     }
@@ -99,10 +104,14 @@ fn due((from, to): (Timestamp, Timestamp), chance: f64) -> Timestamp {
     from.saturating_add(part).unwrap_or(to)
 }
 
-async fn renew(place: &Place, client: &Client, renewal: &Renewal) -> Result<()> {
+async fn renew(place: &Place, client: &Client) -> Result<()> {
     let authority = kubeconfig::authority(&place.file)?;
     let made = ask(client, &place.node, |_| {}).await?;
-    write(place, &authority, &made)?;
+    write(place, &authority, &made)
+}
+
+/// Goes on with the certificate of the file.
+async fn use_held(place: &Place, renewal: &Renewal) -> Result<()> {
     let config = kubeconfig::config(&place.file, &place.server).await?;
     match renewal.renew(&config).context("using the new certificate")? {
         true => tracing::info!("the node's certificate is renewed"),

@@ -23,6 +23,7 @@ use crate::options::NodeOptions;
 use crate::pods::cgroup::{PodCgroupError, end_slice};
 use crate::pods::log_links;
 use crate::pods::record::{self, Record, RuntimeKind, subdirectories};
+use crate::pods::sandbox::POD_FILE;
 use crate::pods::shims;
 use crate::volumes::host::{self, HostError};
 
@@ -106,19 +107,41 @@ pub async fn down(options: &DownOptions) -> Result<(), DownError> {
 /// What Pods have had on disk.
 fn remove_pods(layout: &Layout) -> Result<(), DownError> {
     let pods = layout.pods();
-    if layout.logs().starts_with(layout.data()) {
+    if !layout.shares_logs() {
         host::remove_tree(&layout.logs())?;
     }
-    for logs in logs_of(&list(&pods)?, list(&layout.logs())?) {
+    let own = own_pods(layout)?;
+    for logs in logs_of(&own, list(&layout.logs())?) {
         host::remove_tree(&logs)?;
         log_links::forget(layout, &logs);
     }
-    host::remove_tree(&pods)?;
+    for pod in own {
+        host::remove_tree(&pod)?;
+    }
+    match std::fs::remove_dir(&pods) {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound
+            ) =>
+        {
+            return Err(host::at("remove", &pods)(error).into());
+        }
+        // What is left in it is others'.
+        _ => {}
+    }
     // Nobody is left who would have their drivers take them back: they ran in Pods, as a rule. What lies there stays.
     let staged = layout.staging();
     mounts::release_under(&staged).map_err(host::at("unmount what is below", &staged))?;
     host::remove_tree(&layout.devices())?;
     Ok(layout.release()?)
+}
+
+/// Where others may have Pods too, only those that were written down.
+fn own_pods(layout: &Layout) -> Result<Vec<PathBuf>, DownError> {
+    let mut pods = list(&layout.pods())?;
+    pods.retain(|pod| !layout.shares_root() || pod.join(POD_FILE).exists());
+    Ok(pods)
 }
 
 /// Those of the directories of logs that are these Pods': others' may be beside them.

@@ -40,6 +40,8 @@ pub struct Target {
     pub address: ShimAddress,
     /// Where its `config.json` is.
     pub bundle: PathBuf,
+    /// Whether it is Wasm, which has no processes and no cgroup of its own.
+    pub is_guest: bool,
 }
 
 /// What to run.

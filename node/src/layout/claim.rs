@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::Layout;
 use crate::files::write_atomic;
 use crate::pods::record::subdirectories;
+use crate::pods::sandbox::POD_FILE;
 
 /// Beside the Pods: the name of the cluster that they are of.
 const OWNER: &str = ".amphipod";
@@ -27,6 +28,8 @@ pub enum LayoutError {
          there (mount --bind)", .0.display()
     )]
     Link(PathBuf),
+    #[error("{} and {} lie within one another: give --root-dir and --pod-logs-dir directories of their own", .0.display(), .1.display())]
+    Overlap(PathBuf, PathBuf),
     #[error(
         "this node has Pods with {flag} {}, which would lose what they have there: give {flag} as it was, or end them first \
          (`amphipod down`)", was.display()
@@ -60,6 +63,9 @@ impl Layout {
     /// # Errors
     /// All but what is found only when directories are made.
     pub fn check(&self, before: &Layout, cluster: &str) -> Result<(), LayoutError> {
+        if let Some((one, other)) = self.overlapping() {
+            return Err(LayoutError::Overlap(one.to_owned(), other.to_owned()));
+        }
         if before.is_of(cluster)? && before.has_pods()? {
             for (flag, was, now) in [
                 ("--root-dir", before.root().to_owned(), self.root().to_owned()),
@@ -143,6 +149,19 @@ impl Layout {
         Ok(!subdirectories(&pods).map_err(at("list", &pods))?.is_empty())
     }
 
+    /// Whether there are Pods of a program that writes down no `pod.json`, as this one does before anything else of a Pod is made: of a
+    /// kubelet, that was here in the meantime perhaps.
+    fn has_foreign_pods(&self) -> Result<bool, LayoutError> {
+        let pods = self.pods();
+        for pod in subdirectories(&pods).map_err(at("list", &pods))? {
+            let has_things = !subdirectories(&pod).map_err(at("list", &pod))?.is_empty();
+            if has_things && !pod.join(POD_FILE).exists() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Of a directory that is not there nobody has anything.
     fn lock(&self, cluster: &str) -> Result<Claim, LayoutError> {
         let Some(root) = self.root.as_ref().filter(|root| root.exists()) else {
@@ -157,13 +176,15 @@ impl Layout {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(LayoutError::InUse(root.clone())),
             Err(errno) => return Err(at("lock", root)(errno.into())),
         }
+        let foreign = |owner: Option<String>| LayoutError::Foreign {
+            root: root.clone(),
+            owner: owner.unwrap_or_else(|| "another program, a kubelet perhaps".to_owned()),
+        };
         if !self.is_of(cluster)? && self.has_pods()? {
-            return Err(LayoutError::Foreign {
-                root: root.clone(),
-                owner: self
-                    .owner()?
-                    .unwrap_or_else(|| "another program, a kubelet perhaps".to_owned()),
-            });
+            return Err(foreign(self.owner()?));
+        }
+        if self.has_foreign_pods()? {
+            return Err(foreign(None));
         }
         Ok(Claim { _held: Some(dir) })
     }
@@ -249,6 +270,29 @@ mod tests {
         Place::pod(&kubelet);
         let other = place.layout(Some("other"), None);
         other.check(&kubelet, "a").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_kubelets_pods_are_not_taken_for_ones_own() {
+        let place = Place::new();
+        let layout = place.layout(Some("kubelet"), None);
+        drop(layout.claim("a").await.unwrap());
+        let ours = layout.pods().join("ours");
+        fs::create_dir_all(ours.join("containers")).unwrap();
+        fs::write(ours.join(POD_FILE), "{}").unwrap();
+        drop(layout.claim("a").await.unwrap());
+        fs::create_dir_all(layout.pods().join("theirs/volumes")).unwrap();
+        let refused = layout.claim("a").await.unwrap_err().to_string();
+        assert!(refused.contains("a kubelet perhaps"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn directories_within_one_another_are_refused() {
+        let place = Place::new();
+        let layout = place.layout(Some("kubelet"), Some("kubelet/pods"));
+        let refused = layout.check(&place.layout(None, None), "a").unwrap_err();
+        assert!(matches!(refused, LayoutError::Overlap(..)), "{refused}");
+        assert!(!place.path("kubelet").exists());
     }
 
     #[tokio::test]

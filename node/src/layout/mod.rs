@@ -98,6 +98,33 @@ impl Layout {
         self.logs().join(format!("{namespace}_{name}_{uid}"))
     }
 
+    /// Whether logs are elsewhere, perhaps beside others'.
+    pub fn shares_logs(&self) -> bool {
+        self.logs.is_some()
+    }
+
+    /// Whether Pods are elsewhere than in the data, perhaps beside others'.
+    pub fn shares_root(&self) -> bool {
+        self.root.is_some()
+    }
+
+    /// Directories that were given, of which one lies in another, or in the data, or the other way round: what is removed of
+    /// the one would be the other's.
+    pub fn overlapping(&self) -> Option<(&Path, &Path)> {
+        let all: Vec<&Path> = [Some(&self.data), self.root.as_ref(), self.logs.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
+            .collect();
+        let pairs = all
+            .iter()
+            .enumerate()
+            .flat_map(|(at, one)| all[at + 1..].iter().map(move |other| (*one, *other)));
+        pairs
+            .into_iter()
+            .find(|(one, other)| one.starts_with(other) || other.starts_with(one))
+    }
+
     /// Where a link to each container's log is made; nowhere unless the logs are in a directory `pods`, where upstream has them.
     pub fn links(&self) -> Option<PathBuf> {
         let logs = self.logs.as_ref().filter(|logs| logs.ends_with(LOGS_OF_PODS))?;
@@ -134,5 +161,24 @@ mod tests {
         );
         assert_eq!(usual.images(), Path::new("/d/node/images"));
         assert_eq!(said("/d/node", "/d/node/logs"), own(), "the same in more words");
+    }
+
+    #[test]
+    fn what_lies_in_another_is_known() {
+        for (root, logs, overlap) in [
+            (None, None, false),
+            (Some("/var/lib/kubelet"), Some("/var/log/pods"), false),
+            (None, Some("/d/nodes"), false),
+            (None, Some("/d/node/images"), true),
+            (None, Some("/d"), true),
+            (Some("/d"), None, true),
+            (Some("/d/node/storage"), None, true),
+            (Some("/k"), Some("/k/pods"), true),
+            (Some("/k"), Some("/k"), true),
+        ] {
+            let layout =
+                Layout::below("/d/node".into()).with(root.map(PathBuf::from), logs.map(PathBuf::from));
+            assert_eq!(layout.overlapping().is_some(), overlap, "{root:?} {logs:?}");
+        }
     }
 }

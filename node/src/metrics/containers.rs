@@ -30,6 +30,7 @@ pub struct Container {
     pub name: String,
     pub started_at: Timestamp,
     pub at: Timestamp,
+    pub is_guest: bool,
     pub stats: TaskStats,
 }
 
@@ -63,6 +64,7 @@ pub async fn read(station: &Station) -> (Vec<Container>, Vec<Failed>) {
                 name: container.name,
                 started_at: container.started_at,
                 at: Timestamp::now(),
+                is_guest: container.target.is_guest,
                 stats,
             }),
             Err(TaskError::NotFound(_)) => {}
@@ -209,6 +211,7 @@ mod tests {
                 id: id.to_string(),
                 address,
                 bundle: "/nowhere".into(),
+                is_guest: false,
             },
         }
     }

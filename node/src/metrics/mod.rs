@@ -231,6 +231,7 @@ mod tests {
             name: name.to_owned(),
             started_at: Timestamp::from_second(100).unwrap(),
             at: Timestamp::from_millisecond(200_500).unwrap(),
+            is_guest: false,
             stats: TaskStats {
                 cpu_usage_nanos: cpu,
                 memory_usage: memory,

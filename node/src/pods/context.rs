@@ -112,6 +112,7 @@ impl Context {
             id: record.id.clone(),
             address: record.address.clone()?,
             bundle: self.dirs(pod).bundle(&record.container, record.attempt),
+            is_guest: record.is_wasm(),
         })
     }
 

@@ -133,6 +133,7 @@ impl Table {
             id: record.id.clone(),
             address,
             bundle: containers.join(&record.container).join(attempt).join("bundle"),
+            is_guest: record.is_wasm(),
         };
         Some((record.container.clone(), target))
     }

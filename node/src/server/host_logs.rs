@@ -2,10 +2,12 @@
 //! leads out of the directory is followed: who may write there, by a hostPath of a Pod say, could have every file of the host
 //! read by it. What is no plain file is not opened.
 
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,22 +103,36 @@ fn find(directory: &Path, path: &str) -> io::Result<Found> {
     let root = File::open(directory)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let look = |path: &Path| openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), inside);
+    let mut below = PathBuf::from(below);
     // Opened only when it is known to be plain: a device may act on being opened.
-    let seen = openat2(
-        &root,
-        below,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        inside,
-    )?;
+    let seen = match look(&below) {
+        Err(Errno::XDEV) => {
+            below = inner_target(&root, directory, &below)?;
+            look(&below)?
+        }
+        seen => seen?,
+    };
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&seen)?.st_mode);
     match (kind, wants_directory) {
         (FileType::Directory, false) => Ok(Found::Elsewhere(format!("{name}/"))),
         (FileType::RegularFile, true) => Ok(Found::Elsewhere(format!("../{name}"))),
-        (FileType::Directory, true) => listing(openat2(&root, below, flags, Mode::empty(), inside)?),
-        (FileType::RegularFile, false) => plain(openat2(&root, below, flags, Mode::empty(), inside)?.into()),
+        (FileType::Directory, true) => listing(openat2(&root, &below, flags, Mode::empty(), inside)?),
+        (FileType::RegularFile, false) => plain(openat2(&root, &below, flags, Mode::empty(), inside)?.into()),
         _ => Err(io::ErrorKind::PermissionDenied.into()),
     }
+}
+
+/// What an absolute link leads to, if that is below the directory again: those of /var/log/containers do.
+fn inner_target(root: &File, directory: &Path, link: &Path) -> io::Result<PathBuf> {
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let link = openat2(root, link, flags, Mode::empty(), inside)?;
+    // Of what is no link nothing is read: the way to it leads out.
+    let target = rustix::fs::readlinkat(&link, "", Vec::new()).map_err(|_| Errno::XDEV)?;
+    let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+    let below = target.strip_prefix(directory).map_err(|_| Errno::XDEV)?;
+    Ok(below.to_owned())
 }
 
 fn plain(file: File) -> io::Result<Found> {
@@ -227,15 +243,22 @@ mod tests {
         symlink("../shadow", log.join("relative")).unwrap();
         symlink("/proc/self/root", log.join("magic")).unwrap();
         symlink("syslog", log.join("inside")).unwrap();
+        symlink(log.join("syslog"), log.join("pods/whole")).unwrap();
+        symlink(log.join("pods/../../shadow"), log.join("devious")).unwrap();
         nix::unistd::mkfifo(&log.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         for (path, expected) in [
             ("/logs/syslog", "5 true"),
             ("/logs/inside", "5 true"),
+            ("/logs/pods/whole", "5 true"),
+            ("/logs/devious", "403"),
             ("/logs/wtmp", "3 false"),
             ("/logs/syslog/", "to ../syslog"),
             ("/logs/pods", "to pods/"),
             ("/logs", "to logs/"),
-            ("/logs/pods/", "<a href=\"a%20b/\">a b/</a>"),
+            (
+                "/logs/pods/",
+                "<a href=\"a%20b/\">a b/</a><a href=\"whole\">whole</a>",
+            ),
             ("/logs/pods/a%20b/", ""),
             ("/logs/pods/../syslog", "5 true"),
             ("/logs/none", "404"),

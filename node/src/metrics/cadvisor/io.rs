@@ -84,6 +84,7 @@ mod tests {
             name: id.to_owned(),
             started_at: Timestamp::UNIX_EPOCH,
             at: Timestamp::UNIX_EPOCH,
+            is_guest: false,
             stats: TaskStats {
                 io,
                 ..TaskStats::default()

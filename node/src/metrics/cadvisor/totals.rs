@@ -52,7 +52,7 @@ fn sum(id: String, native: Option<TaskStats>, containers: &[Container]) -> Optio
     let first = containers.first()?;
     let is_known = native.is_some();
     let mut stats = native.unwrap_or_default();
-    let others = containers.iter().filter(|one| !is_known || is_guest(one));
+    let others = containers.iter().filter(|one| !is_known || one.is_guest);
     others.for_each(|one| add(&mut stats, &one.stats));
     Some(Container {
         id,
@@ -60,13 +60,9 @@ fn sum(id: String, native: Option<TaskStats>, containers: &[Container]) -> Optio
         name: String::new(),
         started_at: containers.iter().map(|one| one.started_at).min()?,
         at: containers.iter().map(|one| one.at).max()?,
+        is_guest: false,
         stats,
     })
-}
-
-/// A native container that runs has processes.
-fn is_guest(container: &Container) -> bool {
-    container.stats.pids == 0
 }
 
 /// What cannot be added up (limits, the most there ever was) stays out of the sum.
@@ -112,6 +108,7 @@ pub fn of_machine(now: Timestamp) -> Option<Container> {
         name: String::new(),
         started_at: host::boot_time().unwrap_or(Timestamp::UNIX_EPOCH),
         at: now,
+        is_guest: false,
         stats: TaskStats {
             cpu_usage_nanos: nanos(used.cpu),
             cpu_user_nanos: nanos(used.cpu_of_programs),
@@ -148,6 +145,7 @@ mod tests {
             name: "c".into(),
             started_at: Timestamp::UNIX_EPOCH,
             at: Timestamp::from_second(5).unwrap(),
+            is_guest: false,
             stats: TaskStats {
                 cpu_usage_nanos: cpu,
                 memory_mapped: 7,
@@ -167,12 +165,16 @@ mod tests {
         assert_eq!(writes, [2, 1]);
         // The cgroup knows native ones better.
         let mut guest = container("p", 9, 0);
-        guest.stats.pids = 0;
+        guest.is_guest = true;
         let native = TaskStats {
             cpu_usage_nanos: 100,
             ..TaskStats::default()
         };
-        let mixed = sum("/c/podp".into(), Some(native), &[container("p", 3, 0), guest]).unwrap();
+        // One whose processes have ended is told of for a moment more.
+        let mut ended = container("p", 8, 0);
+        ended.stats.pids = 0;
+        let pod = [container("p", 3, 0), guest, ended];
+        let mixed = sum("/c/podp".into(), Some(native), &pod).unwrap();
         assert_eq!(mixed.stats.cpu_usage_nanos, 109);
         let labels = labels(&total);
         let of = |name| {
