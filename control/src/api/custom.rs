@@ -1,7 +1,7 @@
 //! Serving custom resources: follows the CustomResourceDefinitions in the watch cache and swaps the registry of kinds.
 //!
-//! Flow: a definition changes → its storage kind's objects are read into the cache → the new registry is published;
-//! in the other direction a kind leaves the registry before its objects leave the cache. Watches of a changed kind end
+//! Flow: a definition comes → its storage kind's objects are read into the cache → the new registry is published; one changes → the
+//! registry is published → its objects are read anew; one goes → its kind leaves the registry before its objects leave the cache. Watches of a changed kind end
 //! and begin again. Knows definitions as opaque facts: what they mean is `kinds::custom`'s.
 use super::cache::{Cache, Scope, Start};
 use crate::kinds::{Kind, Live, Registry, custom};
@@ -62,39 +62,30 @@ impl Definitions {
             return Ok(());
         }
         let definitions: Vec<Value> = objects.iter().filter_map(|o| o.value().ok()).collect();
-        let gone = self.update(&mut served, &definitions).await?;
         let kinds = definitions.iter().flat_map(custom::kinds).collect();
-        self.live.store(Arc::new(Registry::builtin().extended(kinds)));
-        gone.iter().for_each(|prefix| self.cache.forget(prefix));
-        served.revision = revision;
-        Ok(())
-    }
-
-    /// Reads the objects of new and changed definitions; the prefixes of those that are gone.
-    async fn update(&self, served: &mut Served, definitions: &[Value]) -> Result<Vec<String>, ReadError> {
-        let mut kept = HashMap::new();
-        for definition in definitions {
-            let name = definition["metadata"]["name"].as_str().unwrap_or_default();
-            let Some(storage) = custom::storage_kind(definition) else {
-                continue;
-            };
-            let entry = Entry {
-                fingerprint: custom::fingerprint(definition),
-                prefix: storage.storage_prefix.clone(),
-            };
-            let known = served.by_name.get(name).map(|e| e.fingerprint);
-            if known != Some(entry.fingerprint) {
-                self.cache.install(Arc::new(storage)).await?;
-            }
-            kept.insert(name.to_owned(), entry);
-        }
+        let registry = Arc::new(Registry::builtin().extended(kinds));
+        let (kept, fresh, changed) = sort(&served, &definitions);
+        // What is new is served once it can be read. What is changed is read by its new schema once it is written by it: who sees a new
+        // default in what is read may expect it of what he writes next.
+        self.install(fresh).await?;
+        self.live.store(registry);
+        self.install(changed).await?;
         let gone = served
             .by_name
             .iter()
             .filter(|(name, _)| !kept.contains_key(*name));
-        let gone = gone.map(|(_, entry)| entry.prefix.clone()).collect();
+        gone.for_each(|(_, entry)| self.cache.forget(&entry.prefix));
         served.by_name = kept;
-        Ok(gone)
+        served.revision = revision;
+        Ok(())
+    }
+
+    /// Reads the objects of definitions.
+    async fn install(&self, storages: Vec<Kind>) -> Result<(), ReadError> {
+        for storage in storages {
+            self.cache.install(Arc::new(storage)).await?;
+        }
+        Ok(())
     }
 
     /// Follows the definitions until `shutdown`.
@@ -129,6 +120,28 @@ impl Definitions {
             }
         }
     }
+}
+
+/// All definitions by their names, and as what those are stored that are not known yet, and those that were otherwise.
+fn sort(served: &Served, definitions: &[Value]) -> (HashMap<String, Entry>, Vec<Kind>, Vec<Kind>) {
+    let (mut kept, mut fresh, mut changed) = (HashMap::new(), Vec::new(), Vec::new());
+    for definition in definitions {
+        let name = definition["metadata"]["name"].as_str().unwrap_or_default();
+        let Some(storage) = custom::storage_kind(definition) else {
+            continue;
+        };
+        let entry = Entry {
+            fingerprint: custom::fingerprint(definition),
+            prefix: storage.storage_prefix.clone(),
+        };
+        match served.by_name.get(name).map(|known| known.fingerprint) {
+            None => fresh.push(storage),
+            Some(known) if known != entry.fingerprint => changed.push(storage),
+            Some(_) => {}
+        }
+        kept.insert(name.to_owned(), entry);
+    }
+    (kept, fresh, changed)
 }
 
 fn definition_kind() -> Option<&'static Arc<Kind>> {

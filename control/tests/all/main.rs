@@ -16,6 +16,7 @@ mod cluster;
 mod conversion;
 mod crash;
 mod custom_resources;
+mod definition_changes;
 mod deployments;
 mod endpoints;
 mod equivalence;
