@@ -1,7 +1,7 @@
 //! What happens to a container once it is there: `kill`, `delete`, `pause`, `resume`, `update`.
 
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use amphipod_shim_api::cgroup::Cgroup;
 use nix::errno::Errno;
@@ -21,6 +21,8 @@ use crate::{process_spec, processes, spec};
 
 /// A killed process that is still there after this is stuck in the kernel.
 const KILL_LIMIT_MS: u16 = 10_000;
+/// A process that was killed, or has done its work, ends within this, however busy the host is.
+const ENDING_MS: u16 = 200;
 /// Resources as a file are no larger than this.
 const RESOURCES_LIMIT: u64 = 1 << 20;
 
@@ -95,7 +97,11 @@ pub fn remove(call: &Call, entry: &Entry, force: bool) -> Result<(), OciError> {
         Err(StoreError::NotFound(_)) if force => return remove_unmade(call, entry),
         other => other?,
     };
-    let status = entry.status(&record)?;
+    let mut status = entry.status(&record)?;
+    if status == Status::Running && !force {
+        await_end(&record);
+        status = entry.status(&record)?;
+    }
     if status != Status::Stopped && !(force || status == Status::Created) {
         return Err(OciError::Status(record.id, "delete", status));
     }
@@ -166,11 +172,23 @@ pub fn end(record: &Record) -> Result<(), OciError> {
         return Ok(());
     };
     signal_process(record, libc::SIGKILL).or_else(ignore_stopped)?;
-    let mut watched = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut watched, PollTimeout::from(KILL_LIMIT_MS)) {
-        Ok(0) => Err(OciError::StillThere(record.id.clone())),
-        _ => Ok(()),
+    match has_ended(&process, KILL_LIMIT_MS) {
+        false => Err(OciError::StillThere(record.id.clone())),
+        true => Ok(()),
     }
+}
+
+/// Gives a process that is about to end the time for it: who has killed it, or seen the last of what it does, may want the container
+/// deleted at once.
+fn await_end(record: &Record) {
+    if let Ok(process) = pidfd(record.process()) {
+        has_ended(&process, ENDING_MS);
+    }
+}
+
+fn has_ended(process: &OwnedFd, limit_ms: u16) -> bool {
+    let mut watched = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    poll(&mut watched, PollTimeout::from(limit_ms)) != Ok(0)
 }
 
 /// `pause ID` and `resume ID`.

@@ -10,6 +10,19 @@ use serde_json::{Value, json};
 use crate::harness::limitable;
 use crate::oci_harness::{OCI, oci, text};
 
+/// The kernel takes a moment for the end of a process, and callers of runc, as slow as it is, have never had to wait for it.
+#[test]
+fn what_was_killed_is_deleted_at_once() {
+    let Some(oci) = oci("ending") else { return };
+    let bundle = oci.bundle("sleep 1000");
+    for _ in 0..40 {
+        oci.create(&bundle);
+        oci.ok(&["start", "c"]);
+        oci.ok(&["kill", "c", "KILL"]);
+        oci.ok(&["delete", "c"]);
+    }
+}
+
 #[test]
 fn a_life_step_by_step() {
     let Some(oci) = oci("life") else { return };
