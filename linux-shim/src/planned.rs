@@ -29,6 +29,8 @@ pub struct Asked {
     pub systemd: bool,
     /// It has no session keyring of its own.
     pub keeps_keyring: bool,
+    /// `pivot_root` cannot be done on this host.
+    pub no_pivot: bool,
 }
 
 /// A container as it is to be.
@@ -55,7 +57,7 @@ impl Planned {
         let path = confine::path(standing, &spec, &asked.namespace, &asked.id);
         let planned = spec::plan(&spec, &asked.bundle, &path, asked.rootfs.clone());
         let (mut plan, limits) = planned.map_err(|e| invalid(&e))?;
-        if plan.shares_mounts {
+        if plan.shares_mounts() {
             return Err(TaskError::InvalidArgument(
                 "config.json has no new mount namespace; only the OCI command line runs a container without one"
                     .into(),
@@ -69,6 +71,9 @@ impl Planned {
             ..asked.addresses.clone()
         };
         plan.subject = spec::subject(&spec, &asked.id, &asked.bundle);
+        if asked.no_pivot {
+            plan.avoid_pivot();
+        }
         plan.process.keyring = (!asked.keeps_keyring).then(|| keyring_of(&asked.id));
         Ok(Self {
             spec,

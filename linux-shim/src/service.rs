@@ -80,16 +80,10 @@ fn asked(namespace: &str, request: api::CreateTaskRequest) -> Result<Asked, Task
     }
     let rootfs = rootfs(Standing::of_this_process(), &request.rootfs);
     let options = runc_options::of(request.options.as_ref())?;
-    if options.no_pivot_root {
-        return Err(TaskError::InvalidArgument(
-            "the option NoPivotRoot is not offered: what is hidden below a root that is not changed by pivot_root can be \
-             uncovered"
-                .into(),
-        ));
-    }
     Ok(Asked {
         systemd: options.systemd_cgroup,
         keeps_keyring: options.no_new_keyring,
+        no_pivot: options.no_pivot_root,
         id: request.id,
         namespace: namespace.into(),
         bundle: request.bundle.into(),
@@ -345,15 +339,6 @@ mod tests {
         assert_eq!(asked(&|_| {}), Ok(()));
         let refused = asked(&|request| request.checkpoint = "/c".into());
         assert!(matches!(refused, Err(TaskError::Unimplemented(_))), "{refused:?}");
-        let refused = asked(&|request| {
-            let mut options = api::RuncOptions::new();
-            options.no_pivot_root = true;
-            request.options = MessageField::some(runc_options::any(&options));
-        });
-        assert!(
-            matches!(refused, Err(TaskError::InvalidArgument(_))),
-            "{refused:?}"
-        );
     }
 
     /// What is added to an overlay counts like all the rest where its options are too long for the kernel.

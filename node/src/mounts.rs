@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use amphipod_shim_api::mountinfo::unescape;
 use nix::mount::{MntFlags, umount2};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
@@ -119,15 +120,6 @@ fn nearest(table: &str, path: &Path) -> Option<(PathBuf, Peers)> {
         }
     }
     found
-}
-
-/// Octal escapes: space, tab, newline, backslash.
-fn unescape(field: &str) -> PathBuf {
-    let mut out = field.to_owned();
-    for (escape, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        out = out.replace(escape, plain);
-    }
-    PathBuf::from(out)
 }
 
 /// Unmounts everything at and below `dir`.

@@ -146,6 +146,28 @@ fn may_set_groups() -> bool {
     caps::has_cap(None, CapSet::Effective, Capability::CAP_SETGID).unwrap_or(false)
 }
 
+impl Capabilities {
+    /// What the kernel refuses whatever it lets one have (capabilities(7)) is the configuration's own mistake, for which every
+    /// runtime ends in the kernel's refusal.
+    fn fit_together(&self) -> Result<(), InitError> {
+        within(&self.effective, &self.permitted, "effective and not permitted")?;
+        within(
+            &self.inheritable,
+            &self.bounding,
+            "inheritable and not in the bounding set",
+        )
+    }
+}
+
+fn within(set: &CapsHashSet, limit: &CapsHashSet, what: &str) -> Result<(), InitError> {
+    let beyond: Vec<String> = set.difference(limit).map(ToString::to_string).collect();
+    match beyond.is_empty() {
+        true => Ok(()),
+        false => Err(nix::errno::Errno::EPERM)
+            .during(|| format!("unable to apply caps: {} is {what}", beyond.join(", "))),
+    }
+}
+
 impl Identity {
     fn filters_are_late(&self) -> bool {
         !self.seccomp.iter().any(Filter::notifies)
@@ -232,6 +254,7 @@ fn set_capabilities(
     with_admin: bool,
     warnings: &mut Warnings,
 ) -> Result<(), InitError> {
+    wanted.fit_together()?;
     let own = |set| caps::read(None, set).map_err(|e| failed("read own capabilities", &e));
     let held = own(CapSet::Permitted)?;
     let (given, said) = grantable(wanted, &held, &own(CapSet::Bounding)?);
@@ -258,16 +281,15 @@ fn set_capabilities(
 }
 
 /// Which of the capabilities the kernel lets a process have that holds these, and within this bounding set (capabilities(7)),
-/// and what is to be said of the others. What cannot be granted (in a container, on a trimmed host, or because the sets do not
-/// fit together) is to be a warning (OCI runtime-spec, "Linux Process"); other runtimes end in the kernel's refusal where sets
-/// do not fit.
+/// and what is to be said of the others. What cannot be granted (in a container, on a trimmed host) is to be a warning (OCI
+/// runtime-spec, "Linux Process").
 fn grantable(
     wanted: &Capabilities,
     held: &CapsHashSet,
     bounding: &CapsHashSet,
 ) -> (Capabilities, Vec<String>) {
     let mut said = Vec::new();
-    let mut within = |set: &CapsHashSet, limit: &CapsHashSet, why: &str| {
+    let mut limited = |set: &CapsHashSet, limit: &CapsHashSet, why: &str| {
         let mut missing: Vec<String> = set.difference(limit).map(ToString::to_string).collect();
         missing.sort();
         if !missing.is_empty() {
@@ -276,28 +298,23 @@ fn grantable(
         set.intersection(limit).copied().collect::<CapsHashSet>()
     };
     let asked = wanted.permitted.union(&wanted.inheritable).copied().collect();
-    let has = within(&asked, held, "not given, because the shim has them not itself");
+    let has = limited(&asked, held, "not given, because the shim has them not itself");
     let held_of = |set: &CapsHashSet| set.intersection(&has).copied().collect::<CapsHashSet>();
-    let effective = within(
-        &wanted.effective,
-        &wanted.permitted,
-        "not effective, because not permitted",
-    );
-    let inheritable = within(
+    let inheritable = limited(
         &held_of(&wanted.inheritable),
         bounding,
         "not inheritable, because not in the bounding set",
     );
     let permitted = held_of(&wanted.permitted);
     let both = permitted.intersection(&inheritable).copied().collect();
-    let ambient = within(
+    let ambient = limited(
         &wanted.ambient,
         &both,
         "not ambient, because not both permitted and inheritable",
     );
     let given = Capabilities {
         bounding: wanted.bounding.clone(),
-        effective: held_of(&effective),
+        effective: held_of(&wanted.effective),
         permitted,
         inheritable,
         ambient,
@@ -361,34 +378,63 @@ mod tests {
     }
 
     #[test]
-    fn sets_that_do_not_fit_are_made_to() {
-        let all: CapsHashSet = [CHOWN, FOWNER, KILL].into();
+    fn what_this_host_has_not_is_said() {
         let wanted = Capabilities {
-            bounding: [CHOWN].into(),
-            effective: [CHOWN, FOWNER].into(),
+            bounding: [CHOWN, KILL].into(),
+            effective: [CHOWN].into(),
             permitted: [CHOWN, KILL].into(),
-            inheritable: all.clone(),
+            inheritable: [CHOWN, KILL].into(),
             ambient: [CHOWN, KILL].into(),
         };
-        let (given, said) = grantable(&wanted, &all, &wanted.bounding);
+        let (given, said) = grantable(&wanted, &[CHOWN, KILL].into(), &[CHOWN].into());
         let fitting = Capabilities {
-            effective: [CHOWN].into(),
             inheritable: [CHOWN].into(),
             ambient: [CHOWN].into(),
             ..wanted.clone()
         };
-        assert_eq!(given, fitting);
-        assert_eq!(said.len(), 3, "{said:?}");
+        assert_eq!((given, said.len()), (fitting, 2), "{said:?}");
         let (given, said) = grantable(&wanted, &CapsHashSet::new(), &CapsHashSet::new());
         let nothing = Capabilities {
-            bounding: [CHOWN].into(),
+            bounding: wanted.bounding.clone(),
             ..Default::default()
         };
         assert_eq!(given, nothing);
         assert!(
-            said.iter()
-                .any(|text| text.contains("CAP_CHOWN, CAP_FOWNER, CAP_KILL")),
+            said.iter().any(|text| text.contains("CAP_CHOWN, CAP_KILL")),
             "{said:?}"
         );
+    }
+
+    #[test]
+    fn sets_that_do_not_fit_together_are_refused() {
+        let sets =
+            |bounding: &[Capability], effective: &[Capability], inheritable: &[Capability]| Capabilities {
+                bounding: bounding.iter().copied().collect(),
+                effective: effective.iter().copied().collect(),
+                permitted: [CHOWN].into(),
+                inheritable: inheritable.iter().copied().collect(),
+                ambient: [KILL].into(),
+            };
+        let table = [
+            (sets(&[CHOWN], &[CHOWN], &[CHOWN]), ""),
+            (sets(&[], &[CHOWN], &[]), ""),
+            (
+                sets(&[], &[CHOWN], &[CHOWN]),
+                "CAP_CHOWN is inheritable and not in the bounding set",
+            ),
+            (
+                sets(&[CHOWN], &[CHOWN, FOWNER], &[]),
+                "CAP_FOWNER is effective and not permitted",
+            ),
+        ];
+        for (wanted, said) in table {
+            let answer = wanted
+                .fit_together()
+                .map_err(|e| e.to_string())
+                .err()
+                .unwrap_or_default();
+            assert_eq!(answer.contains("not permitted"), !said.is_empty(), "{answer}");
+            assert!(answer.contains(said), "{answer}");
+        }
     }
 }

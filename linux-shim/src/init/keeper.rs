@@ -13,13 +13,15 @@ use nix::sys::prctl::{set_dumpable, set_name, set_pdeathsig};
 use nix::sys::signal::Signal;
 
 use super::channel::ChildEnd;
+use super::entrance::Entrance;
 use super::error::{During, InitError};
 use super::identity::{Identity, become_user};
+use super::protect::empty_directory;
 use super::root::Root;
 use super::warn::Warnings;
 use super::{ChildStreams, begin, mounts, namespaces};
 use crate::sys::clone::SingleThread;
-use crate::sys::mount::{attach, new_filesystem};
+use crate::sys::mount::attach;
 use crate::sys::process::{close_all_but, ignore_children, set_command_line};
 
 /// Namespaces it has to itself, beside those it joins.
@@ -92,12 +94,10 @@ fn settle(join: &[(CloneFlags, PathBuf)]) -> Result<(), InitError> {
 fn enter_nowhere() -> Result<(), InitError> {
     mounts::detach_from_host()?;
     let step = || "make an empty root".to_owned();
-    let options = [("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "555")];
-    let options = options.map(|(key, value)| (key.to_owned(), Some(value.to_owned())));
-    let empty = new_filesystem("tmpfs", Some("tmpfs"), &options, mounts::INERT).during(step)?;
+    let empty = empty_directory().during(step)?;
     let below = Root::open(Path::new("/")).during(step)?;
     attach(empty.as_fd(), below.fd()).during(step)?;
-    mounts::enter(&Root::of(empty))
+    Entrance::Pivot.enter(&Root::of(empty))
 }
 
 /// Also the end of the channel, which whoever holds it in this process never drops: it does not come back.

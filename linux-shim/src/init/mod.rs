@@ -6,6 +6,7 @@
 pub mod channel;
 mod copy;
 pub mod devices;
+pub mod entrance;
 mod error;
 mod id_mapped;
 pub mod identity;
@@ -42,6 +43,7 @@ use crate::mount_plan::{MountPlan, Source};
 use crate::sys::process::{close_all_but, reset_signals};
 use channel::ChildEnd;
 use devices::Terminal;
+use entrance::Entrance;
 use error::During;
 use id_mapped::ContainerIds;
 use mounts::BindSource;
@@ -207,7 +209,7 @@ pub fn join_container(
         identity::give_streams(&plan.identity, maps, &streams.borrowed());
     }
     namespaces::join_running(process, container.pid, container.more, plan.identity.keeps_groups)?;
-    root.as_ref().map_or(Ok(()), mounts::enter_shared)
+    root.as_ref().map_or(Ok(()), |root| Entrance::Chroot.enter(root))
 }
 
 /// Nothing of the shim's goes on: no descriptor (but for those named), no signal disposition, no session. Not dumpable,
@@ -276,7 +278,7 @@ fn build<'a>(
     if plan.new_cgroup_namespace {
         unshare(CloneFlags::CLONE_NEWCGROUP).during(|| "make a cgroup namespace".into())?;
     }
-    if !plan.shares_mounts {
+    if !plan.shares_mounts() {
         mounts::detach_from_host()?;
     }
     let stays = plan
@@ -293,11 +295,7 @@ fn build<'a>(
     make_cwd(&root, &plan.process.cwd)?;
     protect::protect(&root, plan)?;
     let start_hooks = run_hooks(plan, channel)?;
-    if plan.shares_mounts {
-        mounts::enter_shared(&root)?;
-    } else {
-        mounts::enter(&root)?;
-    }
+    plan.entrance.enter(&root)?;
     drop(root);
     mounts::finish_root(plan.rootfs_read_only, plan.rootfs_propagation)?;
     name_host(plan)?;

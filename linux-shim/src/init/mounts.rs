@@ -410,23 +410,6 @@ fn mount_cgroup(dir: &Path, target: BorrowedFd<'_>, attributes: Attributes) -> i
     attach(tree.as_fd(), target)
 }
 
-/// Makes the container's root the process's root; the host's tree is gone from the namespace afterwards.
-pub fn enter(root: &Root) -> Result<(), InitError> {
-    let old = Root::open(Path::new("/")).during(|| "open the host's root".into())?;
-    nix::unistd::fchdir(root.fd()).during(|| "enter the root file system".into())?;
-    nix::unistd::pivot_root(".", ".").during(|| "pivot_root".into())?;
-    nix::unistd::fchdir(old.fd()).during(|| "return to the host's root".into())?;
-    nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH).during(|| "unmount the host's root".into())?;
-    std::env::set_current_dir("/").during(|| "enter the new root".into())
-}
-
-/// As [`enter`] where the mount namespace is not the container's own: its root stays what it is for the others.
-pub fn enter_shared(root: &Root) -> Result<(), InitError> {
-    nix::unistd::fchdir(root.fd()).during(|| "enter the root file system".into())?;
-    nix::unistd::chroot(".").during(|| "chroot".into())?;
-    std::env::set_current_dir("/").during(|| "enter the new root".into())
-}
-
 /// Last touches on the root mount itself.
 pub fn finish_root(read_only: bool, propagation: Option<Propagation>) -> Result<(), InitError> {
     let root = Root::open(Path::new("/")).during(|| "open the new root".into())?;

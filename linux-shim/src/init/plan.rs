@@ -7,6 +7,7 @@ use nix::sched::CloneFlags;
 use nix::sys::personality::Persona;
 
 use super::devices::Device;
+use super::entrance::Entrance;
 use super::identity::Identity;
 use super::labels::Labels;
 use super::memory::MemoryPolicy;
@@ -48,8 +49,8 @@ pub struct ContainerPlan {
     pub new_cgroup_namespace: bool,
     /// Clocks of a new time namespace with their offsets, as `/proc/PID/timens_offsets` has them.
     pub new_time_namespace: Option<String>,
-    /// The mount namespace is the runtime's own, or one that was there before: the container is in a `chroot`.
-    pub shares_mounts: bool,
+    /// How its root is entered: by `chroot` where the mount namespace is the runtime's own, or one that was there before.
+    pub entrance: Entrance,
     /// Maps of the container's user namespace, if it has one.
     pub ids: Option<IdMaps>,
     pub rootfs: PathBuf,
@@ -83,6 +84,17 @@ impl ContainerPlan {
     pub fn in_user_namespace(&self) -> bool {
         let user = CloneFlags::CLONE_NEWUSER;
         self.new_namespaces.contains(user) || self.join.iter().any(|(kind, _)| *kind == user)
+    }
+
+    pub fn shares_mounts(&self) -> bool {
+        self.entrance == Entrance::Chroot
+    }
+
+    /// For a host whose own root is the kernel's first, where `pivot_root` cannot be done (pivot_root(2), NOTES).
+    pub fn avoid_pivot(&mut self) {
+        if self.entrance == Entrance::Pivot {
+            self.entrance = Entrance::Move;
+        }
     }
 
     /// Namespaces an exec has to join beside those every container has.

@@ -86,10 +86,15 @@ impl Cover {
         if let Some(first) = &self.directory {
             return clone_tree(Some(first.as_fd()), Path::new(""), false);
         }
-        let options = [("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "555")];
-        let options = options.map(|(key, value)| (key.to_owned(), Some(value.to_owned())));
-        new_filesystem("tmpfs", Some("tmpfs"), &options, INERT)
+        empty_directory()
     }
+}
+
+/// A detached file system with nothing in it, for good.
+pub(super) fn empty_directory() -> io::Result<OwnedFd> {
+    let options = [("nr_blocks", "1"), ("nr_inodes", "1"), ("mode", "555")];
+    let options = options.map(|(key, value)| (key.to_owned(), Some(value.to_owned())));
+    new_filesystem("tmpfs", Some("tmpfs"), &options, INERT)
 }
 
 /// Makes what a path led to, and what is mounted below it, read-only.

@@ -74,21 +74,21 @@ fn build(call: &Call, args: &Parsed, entry: &Entry) -> Result<Born, OciError> {
         said,
     } = rootless::configuration(&bundle, call.standing)?;
     said.iter().for_each(|text| call.log.warn(text));
-    if args.is_set("no-pivot") {
-        return Err(OciError::NoPivot);
-    }
     let id = args.word(0, "the container's id")?;
     let cgroup_path = confine::path(call, &spec, id);
     let notify = notify::offer(&entry.notify_dir(), &mut spec).map_err(OciError::Notify)?;
     let (mut plan, limits) = spec::plan(&spec, &bundle, &cgroup_path, Vec::new())?;
     plan.subject = spec::subject(&spec, id, &bundle);
+    if args.is_set("no-pivot") {
+        plan.avoid_pivot();
+    }
     plan.process.keyring = (!args.is_set("no-new-keyring")).then(|| keyring_of(id));
     plan.process.env.extend(notify);
     let listening = hand_on_sockets(&mut plan.process.env);
     if !plan.rootfs.is_dir() {
         return Err(OciError::NoRootfs(plan.rootfs));
     }
-    let root = plan.shares_mounts.then(|| SharedRoot::at(&plan.rootfs));
+    let root = plan.shares_mounts().then(|| SharedRoot::at(&plan.rootfs));
     let root = root.transpose().map_err(OciError::SharedRoot)?;
     let gate = entry.make_gate()?;
     let shares_cgroup = is_used(&plan.cgroup)?;
@@ -172,7 +172,7 @@ fn record(
         created: jiff::Timestamp::now().to_string(),
         more_namespaces: plan.more_namespaces().bits(),
         keeps_keyring: plan.process.keyring.is_none(),
-        shares_mounts: plan.shares_mounts,
+        shares_mounts: plan.shares_mounts(),
         shared_root: made_root(plan, root_before)?,
     })
 }

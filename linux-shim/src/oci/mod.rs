@@ -110,10 +110,6 @@ pub(crate) enum OciError {
     #[error("cannot send the process's descriptor to {path:?}: {source}")]
     PidfdSocket { path: PathBuf, source: io::Error },
     #[error(
-        "--no-pivot is not offered: what is hidden below a root that is not changed by pivot_root can be uncovered"
-    )]
-    NoPivot,
-    #[error(
         "without a cgroup (--cgroup-manager=disabled) a container cannot be limited as config.json asks for"
     )]
     NothingLimits,

@@ -72,7 +72,7 @@ pub fn without_effect(spec: &Spec, is_v2: bool) -> Vec<String> {
 pub fn mend_process(process: &mut Value) -> Vec<String> {
     name_user(process);
     spell_flags(process);
-    take_unknown_capabilities(process)
+    take_unknown_capabilities(process).into_iter().collect()
 }
 
 fn name_user(process: &mut Value) {
@@ -92,21 +92,25 @@ fn spell_flags(process: &mut Value) {
     }
 }
 
-fn take_unknown_capabilities(process: &mut Value) -> Vec<String> {
-    let mut unknown = Vec::new();
+fn take_unknown_capabilities(process: &mut Value) -> Option<String> {
+    let mut unknown: Vec<String> = Vec::new();
     let sets = process.get_mut("capabilities").and_then(Value::as_object_mut);
     for set in sets.into_iter().flat_map(|sets| sets.values_mut()) {
         let Some(names) = set.as_array_mut() else { continue };
         names.retain(|name| {
-            let known = !name.is_string() || Capability::deserialize(name).is_ok();
-            if !known && !unknown.contains(name) {
-                unknown.push(name.clone());
-            }
-            known
+            let (known, text) = (Capability::deserialize(name).is_ok(), name.as_str());
+            let strange = text.filter(|_| !known).map(str::to_owned);
+            let keeps = strange.is_none();
+            unknown.extend(strange.filter(|name| !unknown.contains(name)));
+            keeps
         });
     }
-    let say = |name: Value| format!("{name} is no capability this runtime knows: nobody is given it");
-    unknown.into_iter().map(say).collect()
+    // In runc's words, for which logs are searched.
+    let said = format!(
+        "ignoring unknown or unavailable capabilities: [{}]",
+        unknown.join(" ")
+    );
+    (!unknown.is_empty()).then_some(said)
 }
 
 fn mend_destination(destination: &mut Value) -> Option<String> {

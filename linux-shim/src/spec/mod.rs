@@ -19,6 +19,7 @@ use oci_spec::runtime::{Linux, LinuxIntelRdt, LinuxNamespaceType, Spec};
 use crate::hooks::Subject;
 use crate::id_map::{IdMapError, IdMaps};
 use crate::init::devices::Device;
+use crate::init::entrance::Entrance;
 use crate::init::{CLONE_NEWTIME, ContainerPlan, Propagation, labels};
 use crate::mount_plan::{self, Around, MountPlanError};
 use crate::process_spec::{hooks, net_devices};
@@ -154,7 +155,7 @@ pub fn plan(
         new_namespaces: namespaces.new,
         join: namespaces.join,
         new_cgroup_namespace: namespaces.new_cgroup,
-        shares_mounts: !namespaces.new.contains(CloneFlags::CLONE_NEWNS),
+        entrance: entrance(namespaces.new),
         new_time_namespace: time_offsets(linux, namespaces.new_time)?,
         ids,
         rootfs: bundle.join(root.path()),
@@ -220,6 +221,13 @@ struct Namespaces {
     new_time: bool,
     /// Which are not the host's.
     own: Own,
+}
+
+fn entrance(new: CloneFlags) -> Entrance {
+    match new.contains(CloneFlags::CLONE_NEWNS) {
+        true => Entrance::Pivot,
+        false => Entrance::Chroot,
+    }
 }
 
 fn namespaces(linux: &Linux) -> Result<Namespaces, SpecError> {

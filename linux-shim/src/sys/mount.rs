@@ -52,6 +52,13 @@ pub struct Place {
     mount: u64,
 }
 
+impl Place {
+    /// The mount's number, as `/proc/self/mountinfo` has it.
+    pub fn mount(&self) -> u64 {
+        self.mount
+    }
+}
+
 /// Asks the kernel (`STATX_MNT_ID`, Linux 5.8).
 pub fn place(fd: BorrowedFd<'_>) -> io::Result<Place> {
     // SAFETY: statx is plain integers, filled by the call.

@@ -67,8 +67,6 @@ fn what_is_not_done_is_refused() {
     bundle.spec["linux"]["resources"] = json!({});
     let path = bundle.dir.display().to_string();
     fs::write(bundle.dir.join("config.json"), bundle.spec.to_string()).unwrap();
-    let said = oci.fails(&["run", "--no-pivot", "--bundle", &path, "c"]);
-    assert!(said.contains("--no-pivot is not offered"), "{said}");
     let said = oci.fails(&["--cgroup-manager=nobody", "run", "--bundle", &path, "c"]);
     assert!(said.contains("no manager of cgroups"), "{said}");
     let without = ["--cgroup-manager=disabled", "run", "--bundle", &path, "c"];

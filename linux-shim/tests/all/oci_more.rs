@@ -1,11 +1,12 @@
 //! What the OCI suites ask of a runtime beyond the ordinary: order, hooks that fail, namespaces that are not new.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use serde_json::json;
 
-use crate::oci_harness::{Oci, oci};
+use crate::oci_harness::{Bundle, Oci, oci, text};
 
 fn mounts() -> String {
     fs::read_to_string("/proc/self/mountinfo").unwrap()
@@ -381,4 +382,67 @@ fn a_container_and_its_execs_have_a_session_keyring_of_their_own() {
     oci.ok(&["delete", "--force", &id]);
     let seen: Vec<&str> = seen.lines().collect();
     assert!(seen.len() == 2 && seen[0] == seen[1], "{seen:?}");
+}
+
+/// What `--no-pivot` leaves below the container's root must not be found there: with a host's procfs in the same mount namespace
+/// anybody could mount another one, nothing of which is masked.
+#[test]
+fn a_root_that_is_moved_hides_the_hosts() {
+    let Some(oci) = oci("moved") else { return };
+    let mut bundle =
+        oci.bundle("ls /; wc -l </proc/self/mountinfo; unshare -Urmpf mount -t proc proc /tmp; echo $?");
+    bundle.spec["linux"]["maskedPaths"] = json!(["/proc/kcore"]);
+    bundle.spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    let path = bundle.dir.display().to_string();
+    let moved = || {
+        let output = oci.call(&["run", "--no-pivot", "--bundle", &path, "c"]);
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    let (_, usual) = oci.run(&bundle);
+    assert!(
+        usual.starts_with("bin\n") && usual.contains("mount: permission denied"),
+        "{usual}"
+    );
+    assert_eq!(moved(), usual);
+    in_user_namespace(&oci, &mut bundle);
+    let (_, usual) = oci.run(&bundle);
+    assert!(
+        usual.starts_with("bin\n") && usual.contains("mount: permission denied"),
+        "{usual}"
+    );
+    assert_eq!(moved(), usual);
+}
+
+fn in_user_namespace(oci: &Oci, bundle: &mut Bundle) {
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+    let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.push(json!({"type": "user"}));
+    bundle.spec["linux"]["uidMappings"] = map.clone();
+    bundle.spec["linux"]["gidMappings"] = map;
+    for dir in [oci.home.path(), &bundle.dir] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn an_exec_finds_a_root_that_was_moved() {
+    let Some(oci) = oci("found") else { return };
+    let bundle = oci.bundle("sleep 1000");
+    fs::write(bundle.dir.join("config.json"), bundle.spec.to_string()).unwrap();
+    let path = bundle.dir.display().to_string();
+    let made = oci
+        .command(&["create", "--no-pivot", "--bundle", &path, "c"])
+        .status();
+    assert!(made.unwrap().success());
+    oci.ok(&["start", "c"]);
+    assert_eq!(
+        oci.ok(&["exec", "c", "ls", "/"]),
+        oci.ok(&["exec", "c", "ls", "/proc/1/root/"])
+    );
+    let mounts = oci.ok(&["exec", "c", "cat", "/proc/self/mounts"]);
+    let place = bundle.dir.display().to_string();
+    assert!(!mounts.contains(&place), "{mounts}");
+    oci.ok(&["kill", "c", "KILL"]);
+    oci.until("stopped");
+    oci.ok(&["delete", "c"]);
 }

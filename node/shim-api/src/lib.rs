@@ -17,6 +17,7 @@ pub mod error;
 pub mod events;
 pub mod files;
 pub mod last_words;
+pub mod mountinfo;
 pub mod network;
 pub mod oom;
 pub mod program;

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use super::{Cgroup, CgroupError, Leg, read};
+use crate::mountinfo::unescape;
 
 /// Where the v2 hierarchy is on hosts that have it alone, and a directory of mounts on others (file-hierarchy(7)).
 const USUAL: &str = "/sys/fs/cgroup";
@@ -165,30 +166,6 @@ impl CgroupHost {
             v2_controllers: self.is_v2(),
         })
     }
-}
-
-/// mountinfo writes space, tab, newline and backslash as three octal digits.
-fn unescape(field: &str) -> PathBuf {
-    let mut out = String::with_capacity(field.len());
-    let mut rest = field;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let code = rest
-            .get(at + 1..at + 4)
-            .and_then(|d| u8::from_str_radix(d, 8).ok());
-        match code {
-            Some(byte) => {
-                out.push(char::from(byte));
-                rest = &rest[at + 4..];
-            }
-            None => {
-                out.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
-    }
-    out.push_str(rest);
-    out.into()
 }
 
 #[cfg(test)]
