@@ -150,21 +150,22 @@ impl Capabilities {
     /// What the kernel refuses whatever it lets one have (capabilities(7)) is the configuration's own mistake, for which every
     /// runtime ends in the kernel's refusal.
     fn fit_together(&self) -> Result<(), InitError> {
-        within(&self.effective, &self.permitted, "effective and not permitted")?;
+        within(&self.effective, &self.permitted, "effective, but not permitted")?;
         within(
             &self.inheritable,
             &self.bounding,
-            "inheritable and not in the bounding set",
+            "inheritable, but not in the bounding set",
         )
     }
 }
 
 fn within(set: &CapsHashSet, limit: &CapsHashSet, what: &str) -> Result<(), InitError> {
-    let beyond: Vec<String> = set.difference(limit).map(ToString::to_string).collect();
+    let mut beyond: Vec<String> = set.difference(limit).map(ToString::to_string).collect();
+    beyond.sort();
     match beyond.is_empty() {
         true => Ok(()),
         false => Err(nix::errno::Errno::EPERM)
-            .during(|| format!("unable to apply caps: {} is {what}", beyond.join(", "))),
+            .during(|| format!("unable to apply caps ({what}: {})", beyond.join(", "))),
     }
 }
 
@@ -420,11 +421,11 @@ mod tests {
             (sets(&[], &[CHOWN], &[]), ""),
             (
                 sets(&[], &[CHOWN], &[CHOWN]),
-                "CAP_CHOWN is inheritable and not in the bounding set",
+                "inheritable, but not in the bounding set: CAP_CHOWN",
             ),
             (
                 sets(&[CHOWN], &[CHOWN, FOWNER], &[]),
-                "CAP_FOWNER is effective and not permitted",
+                "effective, but not permitted: CAP_FOWNER",
             ),
         ];
         for (wanted, said) in table {

@@ -1,6 +1,7 @@
 //! Where the command line says what went wrong: standard error, and the log its caller reads (`--log`), one line or
 //! one JSON object per message, as callers of runc expect.
 
+use std::cell::RefCell;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,6 +15,8 @@ pub struct Log {
     pub debug: bool,
     /// Whether warnings are put on standard error where there is no file for them.
     pub outspoken: bool,
+    /// Warnings nobody was told of: with a container that is not there after all, standard error is only ours.
+    pub held: RefCell<Vec<String>>,
 }
 
 impl Log {
@@ -32,7 +35,7 @@ impl Log {
         match self.file {
             Some(_) => self.write("warning", text),
             None if outspoken => say("warning", text),
-            None => {}
+            None => self.held.borrow_mut().push(text.into()),
         }
     }
 
@@ -44,8 +47,9 @@ impl Log {
         }
     }
 
-    /// What the command failed of.
+    /// What the command failed of, after what it may have to do with.
     pub fn error(&self, text: &str) {
+        self.held.take().iter().for_each(|text| say("warning", text));
         self.write("error", text);
         say("error", text);
     }

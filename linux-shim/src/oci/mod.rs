@@ -20,6 +20,7 @@ mod shared_root;
 mod store;
 mod systemd;
 
+use std::cell::RefCell;
 use std::ffi::{CString, OsString};
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -279,6 +280,7 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
             file: global.value("log").map(PathBuf::from),
             json: global.value("log-format") == Some("json"),
             debug: global.is_set("debug"),
+            held: RefCell::default(),
         },
     };
     match run(&call, &global) {

@@ -93,7 +93,10 @@ fn sets_of_capabilities_that_do_not_fit_together_are_refused() {
         sets[set] = more.clone();
         bundle.spec["process"]["capabilities"] = sets;
         let (made, log) = oci.created(&bundle);
-        assert!(!made && log.contains(&format!("CAP_KILL is {set}")), "{log}");
+        assert!(
+            !made && log.contains(&format!("{set}, but not")) && log.contains(": CAP_KILL)"),
+            "{log}"
+        );
         assert!(log.contains("not permitted"), "{log}");
     }
 }
@@ -350,4 +353,21 @@ fn features_are_complete() {
             .contains(&json!("SCMP_ARCH_X86_64"))
     );
     assert!(linux["memoryPolicy"]["modes"].is_array() && linux["netDevices"]["enabled"] == true);
+}
+
+/// Standard error of `create` is the container's; with none there it is told what may be behind the failure.
+#[test]
+fn what_was_warned_of_is_said_with_a_failure() {
+    let Some(oci) = oci("held") else { return };
+    let mut bundle = oci.bundle("true");
+    let (strange, known) = (json!(["CAP_FOO"]), json!(["CAP_CHOWN"]));
+    bundle.spec["process"]["capabilities"] =
+        json!({"bounding": strange, "permitted": known, "inheritable": known});
+    std::fs::write(bundle.dir.join("config.json"), bundle.spec.to_string()).unwrap();
+    let said = oci.fails(&["create", "--bundle", bundle.dir.to_str().unwrap(), "c"]);
+    assert!(
+        said.starts_with("warning: ignoring unknown or unavailable capabilities: [CAP_FOO]\nerror: "),
+        "{said}"
+    );
+    assert!(said.contains("not in the bounding set"), "{said}");
 }
