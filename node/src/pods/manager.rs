@@ -150,7 +150,8 @@ impl Manager {
         let Some(uid) = pod.metadata.uid.clone() else {
             return;
         };
-        let pod = Arc::new(pod);
+        // A list that was read has room for four things at least, a copy for those that are in it: 3 KiB of a Pod.
+        let pod = Arc::new(Pod::clone(&pod));
         match self.workers.get(&uid) {
             Some(worker) => {
                 let object = Shown::of(&pod);

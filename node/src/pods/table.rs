@@ -1,7 +1,7 @@
 //! What the kubelet API may know of this node's Pods: their objects with the status last reported, and where
 //! logs are. Workers write it, the server reads it; nobody waits while holding it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -36,16 +36,17 @@ pub struct Guest {
 #[derive(Debug)]
 struct Entry {
     pod: Arc<Pod>,
-    /// By id of the task.
-    logs: BTreeMap<String, Log>,
-    /// Running attempts, by name of the container.
-    targets: BTreeMap<String, Target>,
+    logs: Vec<Log>,
+    /// Running attempts, by name of the container. Of these there are few, and a tree's node has room for eleven.
+    targets: Vec<(String, Target)>,
     /// Ids of those of them that are Wasm, and where their shim is.
     guests: Vec<(String, ShimAddress)>,
 }
 
 #[derive(Debug)]
 struct Log {
+    /// Of the task.
+    id: String,
     container: String,
     path: PathBuf,
     running: watch::Sender<bool>,
@@ -80,8 +81,8 @@ impl Table {
         let mut pods = self.write();
         let entry = pods.entry(uid).or_insert_with(|| Entry {
             pod: pod.clone(),
-            logs: BTreeMap::new(),
-            targets: BTreeMap::new(),
+            logs: Vec::new(),
+            targets: Vec::new(),
             guests: Vec::new(),
         });
         let relabelled = entry.pod.metadata.labels != pod.metadata.labels;
@@ -93,7 +94,7 @@ impl Table {
         };
         entry
             .logs
-            .retain(|id, _| records().any(|record| record.id == *id));
+            .retain(|log| records().any(|record| record.id == log.id));
         records().for_each(|record| note(&mut entry.logs, record, &self.log_root));
         let running = || seen.containers.values().filter_map(|s| s.last.as_ref());
         entry.targets = running().filter_map(|record| self.target_of(record)).collect();
@@ -141,7 +142,7 @@ impl Table {
     /// Id of a container's running attempt.
     pub fn running(&self, uid: &str, container: &str) -> Option<String> {
         let pods = self.read();
-        Some(pods.get(uid)?.targets.get(container)?.id.clone())
+        Some(pods.get(uid)?.target(container)?.id.clone())
     }
 
     pub fn remove(&self, uid: &str) {
@@ -149,17 +150,30 @@ impl Table {
     }
 }
 
-fn note(logs: &mut BTreeMap<String, Log>, record: &Record, root: &Path) {
+impl Entry {
+    fn target(&self, container: &str) -> Option<&Target> {
+        let found = self.targets.iter().find(|(name, _)| name == container);
+        found.map(|(_, target)| target)
+    }
+}
+
+fn note(logs: &mut Vec<Log>, record: &Record, root: &Path) {
     let Ok(path) = record.log_path.strip_prefix(root) else {
         return;
     };
-    let log = logs.entry(record.id.clone()).or_insert_with(|| Log {
-        container: record.container.clone(),
-        path: path.to_owned(),
-        running: watch::channel(record.is_running()).0,
-    });
-    log.running
-        .send_if_modified(|running| std::mem::replace(running, record.is_running()) != record.is_running());
+    let is_running = record.is_running();
+    match logs.iter().find(|log| log.id == record.id) {
+        Some(log) => {
+            log.running
+                .send_if_modified(|running| std::mem::replace(running, is_running) != is_running);
+        }
+        None => logs.push(Log {
+            id: record.id.clone(),
+            container: record.container.clone(),
+            path: path.to_owned(),
+            running: watch::channel(is_running).0,
+        }),
+    }
 }
 
 impl PodTable for Table {
@@ -183,8 +197,8 @@ impl PodTable for Table {
         let log = pods
             .get(pod_uid)?
             .logs
-            .get(container_id)
-            .filter(|log| log.container == container)?;
+            .iter()
+            .find(|log| log.id == container_id && log.container == container)?;
         Some(LogFile {
             root: self.log_root.clone(),
             path: log.path.clone(),
@@ -193,7 +207,7 @@ impl PodTable for Table {
     }
 
     fn target(&self, pod_uid: &str, container: &str) -> Option<Target> {
-        self.read().get(pod_uid)?.targets.get(container).cloned()
+        self.read().get(pod_uid)?.target(container).cloned()
     }
 
     fn network(&self, pod_uid: &str) -> Option<PodNetwork> {

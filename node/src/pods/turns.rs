@@ -2,15 +2,13 @@
 //! have been, their `postStart` included, as upstream does; what a proxy does there may hold back the application it
 //! serves. Only the images are made present side by side.
 
-use std::collections::BTreeMap;
-
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::view::PodView;
 
 /// The starts under way, by container.
 #[derive(Default)]
-pub struct Starts(BTreeMap<String, Start>);
+pub struct Starts(Vec<(String, Start)>);
 
 struct Start {
     cancel: CancellationToken,
@@ -37,7 +35,7 @@ impl Starts {
     pub fn begin(&mut self, pod: PodView<'_>, container: &str) -> (CancellationToken, Turn) {
         let mains = &pod.spec.containers;
         let number = mains.iter().position(|c| c.name == container).unwrap_or(0);
-        let before = mains[..number].iter().filter_map(|c| self.0.get(&c.name));
+        let before = mains[..number].iter().filter_map(|c| self.find(&c.name));
         let before = before.map(|start| start.done.clone()).collect();
         let (cancel, done) = (CancellationToken::new(), CancellationToken::new());
         let turn = Turn {
@@ -48,24 +46,30 @@ impl Starts {
             cancel: cancel.clone(),
             done,
         };
-        self.0.insert(container.to_owned(), start);
+        self.end(container);
+        self.0.push((container.to_owned(), start));
         (cancel, turn)
+    }
+
+    fn find(&self, container: &str) -> Option<&Start> {
+        let found = self.0.iter().find(|(name, _)| name == container);
+        found.map(|(_, start)| start)
     }
 
     /// Gives a start up.
     pub fn cancel(&self, container: &str) {
-        if let Some(start) = self.0.get(container) {
+        if let Some(start) = self.find(container) {
             start.cancel.cancel();
         }
     }
 
     pub fn cancel_all(&self) {
-        self.0.values().for_each(|start| start.cancel.cancel());
+        self.0.iter().for_each(|(_, start)| start.cancel.cancel());
     }
 
     /// Forgets a start that has ended.
     pub fn end(&mut self, container: &str) {
-        self.0.remove(container);
+        self.0.retain(|(name, _)| name != container);
     }
 
     pub fn is_empty(&self) -> bool {
