@@ -50,6 +50,7 @@ mod table;
 pub mod time;
 pub mod usage;
 mod validate;
+pub mod version_order;
 pub mod view;
 mod warn;
 mod wire;
