@@ -14,6 +14,7 @@ mod cron;
 pub mod custom;
 mod decode;
 mod defaults;
+pub mod device_usage;
 mod domain_path;
 pub mod error;
 pub mod event;
