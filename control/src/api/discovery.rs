@@ -46,12 +46,12 @@ pub(super) async fn answer(api: &Api, route: &Route, parts: &Parts) -> Result<Re
         Route::Group(group) => {
             match group_of(&groups(kinds, &aggregate::registered(api), Tie::Service), group) {
                 Some(group) => group,
-                None => return refuse(api, parts.uri.path(), ApiError::no_resource()),
+                None => return refuse(parts.uri.path(), ApiError::no_resource()),
             }
         }
         Route::Resources { group, version } => match resources(kinds, group, version) {
             Ok(resources) => resources,
-            Err(error) => return refuse(api, parts.uri.path(), error),
+            Err(error) => return refuse(parts.uri.path(), error),
         },
         Route::Resource(_) => return Err(ApiError::no_resource()),
     };
@@ -146,20 +146,14 @@ fn place_of(served: &Served) -> impl Ord + '_ {
     (served.priority.1, version_order::precedence(&served.version))
 }
 
-/// A path in a group that is not served gets no `Status` from upstream.
-pub(super) fn refuse(api: &Api, path: &str, error: ApiError) -> Result<Response> {
+/// A path that nobody serves gets a `Status` from upstream only where the group is one of its own.
+pub(super) fn refuse(path: &str, error: ApiError) -> Result<Response> {
     let group = path
         .strip_prefix("/apis/")
         .and_then(|rest| rest.split('/').next());
+    let own = |group: &str| Registry::builtin().iter().any(|kind| kind.group == group);
     match group {
-        Some(group)
-            if error.code == StatusCode::NOT_FOUND
-                && group_of(
-                    &groups(&api.kinds.load(), &aggregate::all(api), Tie::Service),
-                    group,
-                )
-                .is_none() =>
-        {
+        Some(group) if error.code == StatusCode::NOT_FOUND && !own(group) => {
             Ok(text(StatusCode::NOT_FOUND, "404 page not found\n"))
         }
         _ => Err(error),
