@@ -1,8 +1,7 @@
 //! What every write has in common, and `update`; a creation is in `create`. The one way an object gets into the store.
 //!
-//! decode → strictness → default → mutating admission → prepare → validate → validating admission → store
-//! (compare-and-swap). Nothing here knows a kind:
-//! what differs is in `kinds` and `admission`.
+//! decode → strictness → default → mutating admission → prepare → choose addresses → validate → validating admission →
+//! store (compare-and-swap). Nothing here knows a kind: what differs is in `kinds` and `admission`.
 use super::convert::{self, reread};
 use super::decode::BODY_LIMIT;
 use super::object::Object;
