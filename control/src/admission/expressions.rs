@@ -4,7 +4,7 @@ use super::shown::kind_of;
 use crate::auth::attributes::{Attributes, Resource};
 use crate::auth::{Identity, Verdict};
 use crate::cel::authority::{Authority, Decision, Draft, Question};
-use crate::cel::{CALL_LIMIT, EvalError, Scope, Type, Value as Cel};
+use crate::cel::{CALL_LIMIT, EvalError, Scope, Type, Value as Cel, paid};
 use crate::kinds::Kind;
 use crate::kinds::policy::{Compiled, seen};
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ impl Rights<'_> {
             group: review.kind.group.clone(),
             resource: review.kind.plural.clone(),
             subresource: owned(review.subresource),
-            namespace: owned(review.namespace),
+            namespace: owned(review.about()),
             name: review.name.to_owned(),
             ..Question::default()
         }
@@ -121,7 +121,7 @@ pub(super) fn request(review: &Review<'_>, kind: &Kind, object: &Value) -> Value
     let subresource = review.subresource;
     for (key, value) in [
         ("name", Some(review.name).filter(|name| !name.is_empty())),
-        ("namespace", review.namespace),
+        ("namespace", review.about()),
         ("subResource", subresource),
         ("requestSubResource", subresource),
     ] {
@@ -132,30 +132,44 @@ pub(super) fn request(review: &Review<'_>, kind: &Kind, object: &Value) -> Value
     request
 }
 
-/// Runs one expression; `left` is lowered by what it cost.
+/// What was granted is spent, and nothing more is run (upstream's `ErrOutOfBudget`).
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("validation failed due to running out of cost budget, no further validation rules will be run")]
+pub(super) struct Spent;
+
+/// Runs one expression; `left` is lowered by what it cost, with the variables that it was the first to use.
 pub(super) fn evaluate<'a>(
     program: &'a Compiled,
     scope: &Scope<'a>,
     left: &mut u64,
-) -> Result<Cel<'a>, EvalError> {
-    let program = program
-        .as_ref()
-        .map_err(|why| EvalError::Failed(why.to_string()))?;
+) -> Result<Result<Cel<'a>, EvalError>, Spent> {
+    let program = match program {
+        Ok(program) => program,
+        Err(why) => return Ok(Err(EvalError::Failed(why.to_string()))),
+    };
+    scope.grant(*left);
     let granted = CALL_LIMIT.min(*left);
     let mut budget = granted;
     let result = program.evaluate(scope, &mut budget);
-    *left -= granted - budget;
-    result
+    let rest = scope
+        .left()
+        .and_then(|rest| paid(rest, granted - budget, &result));
+    *left = rest.ok_or(Spent)?;
+    Ok(result)
 }
 
-/// Makes a policy's variables known, in order: each may use those before it. What one comes to, an error too, is told to
-/// those who use it.
-pub(super) fn set_variables<'a>(variables: &'a [(String, Compiled)], scope: &mut Scope<'a>, left: &mut u64) {
+/// Makes a policy's variables known, in order: each may use those before it. Upstream evaluates one when it is first used;
+/// its error is told to those who use it.
+pub(super) fn set_variables<'a>(variables: &'a [(String, Compiled)], scope: &mut Scope<'a>) {
     for (name, program) in variables {
-        let value = evaluate(program, scope, left).map_err(|error| {
-            EvalError::Failed(format!("composited variable {name:?} fails to evaluate: {error}"))
-        });
-        scope.set_outcome(format!("variables.{name}"), value);
+        let variable = format!("variables.{name}");
+        match program {
+            Ok(program) => scope.set_late(variable, program),
+            Err(why) => {
+                let why = format!("composited variable {name:?} fails to compile: {why}");
+                scope.set_outcome(variable, Err(EvalError::Failed(why)));
+            }
+        }
     }
 }
 
@@ -163,15 +177,15 @@ pub(super) fn set_variables<'a>(variables: &'a [(String, Compiled)], scope: &mut
 /// cannot be evaluated is an error.
 pub(super) fn all_hold<'a>(conditions: &'a [(String, Compiled)], scope: &Scope<'a>) -> Result<bool, String> {
     let mut left = CONDITIONS_BUDGET;
-    let mut errors = Vec::new();
+    let (mut errors, mut holds) = (Vec::new(), true);
     for (_, program) in conditions {
-        match evaluate(program, scope, &mut left) {
-            Ok(Cel::Bool(true)) => {}
-            Ok(_) => return Ok(false),
+        match evaluate(program, scope, &mut left).map_err(|spent| spent.to_string())? {
+            Ok(value) => holds &= matches!(value, Cel::Bool(true)),
             Err(error) => errors.push(failure(program, &error)),
         }
     }
     match errors.len() {
+        _ if !holds => Ok(false),
         0 => Ok(true),
         1 => Err(errors.swap_remove(0)),
         _ => Err(format!("[{}]", errors.join(", "))),
@@ -251,10 +265,11 @@ mod tests {
                 {"expression": "variables.y == 1"}]}));
         let told: Vec<String> = seen(|seen| {
             let (mut scope, mut left) = (seen.scope(), BUDGET);
-            set_variables(&policy.variables, &mut scope, &mut left);
+            set_variables(&policy.variables, &mut scope);
             let programs = policy.validations.iter().map(|validation| &validation.program);
             let told = programs.map(|program| {
                 evaluate(program, &scope, &mut left)
+                    .expect("a budget")
                     .map_or_else(|error| failure(program, &error), |_| String::new())
             });
             told.collect()
@@ -278,5 +293,38 @@ mod tests {
                        [1,2,3,4,5,6,7,8,9].all(d, [1,2,3,4,5,6,7,8,9].all(e, [1,2,3,4,5,6,7,8,9].all(f, a+b+c+d+e+f > 0))))))";
         let why = holds(&[endless]).expect_err("too dear");
         assert!(why.contains("cost limit exceeded"), "{why}");
+        // What one comes to is not told when all of them are too dear, not even that one is false.
+        let told = holds(&["false", endless, endless, endless]);
+        assert_eq!(told, Err(Spent.to_string()));
+    }
+
+    #[test]
+    fn a_variable_costs_when_it_is_used_and_once() {
+        let dear =
+            "[1,2,3,4,5,6,7,8,9].all(a, [1,2,3,4,5,6,7,8,9].all(b, [1,2,3,4,5,6,7,8,9].all(c, a+b+c > 0)))";
+        let policy = Policy::compile(&json!({
+            "variables": [{"name": "x", "expression": dear}, {"name": "x", "expression": "variables.x || false"}],
+            "validations": [{"expression": "true"}, {"expression": "variables.x"}, {"expression": "variables.x"}]}));
+        let costs: Vec<u64> = seen(|seen| {
+            let mut scope = seen.scope();
+            set_variables(&policy.variables, &mut scope);
+            let programs = policy.validations.iter().map(|validation| &validation.program);
+            let costs = programs.map(|program| {
+                let mut left = BUDGET;
+                let value = evaluate(program, &scope, &mut left)
+                    .expect("a budget")
+                    .expect("a value");
+                assert!(matches!(value, Cel::Bool(true)));
+                BUDGET - left
+            });
+            costs.collect()
+        });
+        assert!(costs[0] < 10 && costs[1] > 1000 && costs[2] < 10, "{costs:?}");
+        seen(|seen| {
+            let mut scope = seen.scope();
+            set_variables(&policy.variables, &mut scope);
+            let (program, mut left) = (&policy.validations[1].program, costs[1] - 1);
+            assert_eq!(evaluate(program, &scope, &mut left).map(drop), Err(Spent));
+        });
     }
 }

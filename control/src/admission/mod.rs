@@ -153,7 +153,15 @@ pub struct Review<'a> {
     pub authorizer: Option<&'a Authorizer>,
 }
 
-impl Review<'_> {
+impl<'a> Review<'a> {
+    /// The namespace that the request is about: a Namespace is in itself, as upstream has it.
+    pub fn about(&self) -> Option<&'a str> {
+        match equivalent::is_namespace(self.kind) {
+            true => Some(self.name).filter(|name| !name.is_empty()),
+            false => self.namespace,
+        }
+    }
+
     /// Group, plural and subresource, for rules that concern one kind.
     pub fn resource(&self) -> (&str, &str, Option<&str>) {
         (

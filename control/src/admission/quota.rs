@@ -4,6 +4,8 @@
 //! have changed: so many creations at once never overcommit. Those of one namespace queue for their turn here instead
 //! of failing one another.
 use super::{Action, Claims, Denial, Objects, ResourceName, Review};
+use crate::kinds::Kind;
+use crate::kinds::device_usage::{self, Classes};
 use crate::kinds::quantity::Quantity;
 use crate::kinds::usage::{self, Usage};
 use crate::kinds::view::View;
@@ -15,6 +17,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const QUOTAS: ResourceName<'_> = ("", "v1", "resourcequotas");
+const PODS: ResourceName<'_> = ("", "v1", "pods");
+const CLAIMS: ResourceName<'_> = ("resource.k8s.io", "v1", "resourceclaims");
+const CLASSES: ResourceName<'_> = ("resource.k8s.io", "v1", "deviceclasses");
 const PREFIX: &str = "/registry/resourcequotas/";
 
 /// One lock for each namespace that has quotas.
@@ -50,15 +55,63 @@ pub(super) async fn charge(
     let found = store
         .range(Range::prefix(format!("{PREFIX}{namespace}/")))
         .await?;
+    let scales = Scales::of(objects, review, namespace);
     for stored in found.items.iter() {
         let Ok(quota) = serde_json::from_slice::<Value>(&stored.value) else {
             continue;
         };
-        if let Some(changed) = charged(&quota, review, object)? {
+        if let Some(changed) = charged(&quota, review, object, &scales)? {
             claims.replace.extend(replacement(stored, &quota, changed));
         }
     }
     Ok(())
+}
+
+/// What objects are weighed with: of a claim, what Pods call its devices.
+struct Scales<'r> {
+    objects: &'r dyn Objects,
+    namespace: &'r str,
+    classes: Option<Classes>,
+}
+
+impl<'r> Scales<'r> {
+    fn of(objects: &'r dyn Objects, review: &Review<'_>, namespace: &'r str) -> Self {
+        let claims = (review.kind.group.as_str(), review.kind.plural.as_str()) == (CLAIMS.0, CLAIMS.2);
+        let classes = || Classes::of(objects.list(CLASSES, None).iter().map(AsRef::as_ref));
+        Scales {
+            objects,
+            namespace,
+            classes: claims.then(classes),
+        }
+    }
+
+    fn concerns(&self, kind: &Kind, resource: &str) -> bool {
+        match &self.classes {
+            Some(classes) => usage::concerns(kind, resource, classes),
+            None => usage::concerns(kind, resource, &Classes::default()),
+        }
+    }
+
+    /// What the object counts.
+    fn weigh(&self, kind: &Kind, object: &Value, now: Timestamp) -> Usage {
+        let mut usage = usage::of(kind, object, now);
+        if let Some(classes) = &self.classes {
+            let counted = self.counted(object, now).unwrap_or_default();
+            classes.add(&mut usage, &counted);
+        }
+        usage
+    }
+
+    /// What the Pod of a claim counts, if that is for its devices too.
+    fn counted(&self, claim: &Value, now: Timestamp) -> Option<Usage> {
+        let (name, _) = device_usage::asker(claim)?;
+        let pod = self.objects.get(PODS, Some(self.namespace), name)?;
+        let claims = self.objects.list(CLAIMS, Some(self.namespace));
+        let others = claims.iter().map(AsRef::as_ref);
+        let kinds = self.objects.kinds();
+        let kind = kinds.resource(PODS.0, PODS.1, PODS.2)?;
+        device_usage::is_counted(claim, &pod, others).then(|| usage::of(kind, &pod, now))
+    }
 }
 
 /// The quota with its new use, as it is stored.
@@ -85,7 +138,12 @@ fn handles(review: &Review<'_>, object: &Value) -> bool {
 }
 
 /// The amounts of `status.used` that change, or why the object may not be. `None` when the quota is not about it.
-fn charged(quota: &Value, review: &Review<'_>, object: &Value) -> Result<Option<Usage>, Denial> {
+fn charged(
+    quota: &Value,
+    review: &Review<'_>,
+    object: &Value,
+    scales: &Scales<'_>,
+) -> Result<Option<Usage>, Denial> {
     let (kind, name) = (review.kind, quota.text("metadata.name"));
     let hard = crate::kinds::resources::list(quota.at("status.hard"));
     let hard = if hard.is_empty() {
@@ -96,7 +154,7 @@ fn charged(quota: &Value, review: &Review<'_>, object: &Value) -> Result<Option<
     let concerned: Vec<&str> = hard
         .keys()
         .map(String::as_str)
-        .filter(|r| usage::concerns(kind, r))
+        .filter(|r| scales.concerns(kind, r))
         .collect();
     if concerned.is_empty() || !usage::in_scope(kind, quota, object) {
         return Ok(None);
@@ -111,7 +169,7 @@ fn charged(quota: &Value, review: &Review<'_>, object: &Value) -> Result<Option<
             "status unknown for quota: {name}, resources: {names}"
         )));
     }
-    let asked = delta(review, quota, object, &concerned);
+    let asked = delta(review, quota, object, (scales, &hard));
     let mut after = Usage::new();
     let mut over = Vec::new();
     for (resource, amount) in &asked {
@@ -151,17 +209,17 @@ fn requires(quota: &str, pod: &Value, concerned: &[&str]) -> Result<(), Denial> 
     )))
 }
 
-/// What the object takes beyond what it took, without zeros.
-fn delta(review: &Review<'_>, quota: &Value, object: &Value, concerned: &[&str]) -> Usage {
+/// What the object takes of what is limited beyond what it took, without zeros.
+fn delta(review: &Review<'_>, quota: &Value, object: &Value, (scales, hard): (&Scales<'_>, &Usage)) -> Usage {
     let now = Timestamp::now();
     let before = match review.action {
         Action::Update { old } if usage::in_scope(review.kind, quota, old) => {
-            usage::of(review.kind, old, now)
+            scales.weigh(review.kind, old, now)
         }
         _ => Usage::new(),
     };
-    let after = usage::of(review.kind, object, now).into_iter();
-    let concerned = after.filter(|(name, _)| concerned.contains(&name.as_str()));
+    let after = scales.weigh(review.kind, object, now).into_iter();
+    let concerned = after.filter(|(name, _)| hard.contains_key(name));
     let more = concerned.map(|(name, amount)| {
         let held = before.get(&name).copied().unwrap_or(Quantity::whole(0));
         (name, amount.minus(held))
@@ -180,13 +238,15 @@ fn shown(names: &[&str], amounts: &Usage) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::review;
+    use super::super::fixtures::{Fixed, review};
     use super::*;
     use serde_json::json;
 
     fn judged(hard: Value, used: Value, pod: Value) -> Result<Option<Usage>, String> {
         let quota = json!({"metadata": {"name": "q"}, "status": {"hard": hard, "used": used}});
-        charged(&quota, &review("pods", Action::Create), &pod).map_err(|denial| match denial {
+        let (objects, review) = (Fixed::default(), review("pods", Action::Create));
+        let scales = Scales::of(&objects, &review, "n");
+        charged(&quota, &review, &pod, &scales).map_err(|denial| match denial {
             Denial::Forbidden(why) => why,
             other => format!("{other:?}"),
         })
@@ -223,5 +283,36 @@ mod tests {
         let charged = judged(json!({"pods": "2"}), json!({"pods": "1"}), pod.clone()).expect("allowed");
         assert_eq!(charged.map(|u| u["pods"].to_string()).as_deref(), Some("2"));
         assert_eq!(judged(json!({"configmaps": "0"}), json!({}), pod), Ok(None));
+    }
+
+    #[test]
+    fn a_claim_of_a_pod_that_asks_for_devices_counts_what_that_does_not() {
+        let class =
+            json!({"metadata": {"name": "gpus"}, "spec": {"extendedResourceName": "example.com/gpu"}});
+        let resources = json!({"requests": {"example.com/gpu": "2"}});
+        let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"},
+            "spec": {"containers": [{"name": "c", "resources": resources}]}});
+        let objects = Fixed(vec![("deviceclasses", class), ("pods", pod)]);
+        let mut claim = json!({"metadata": {"name": "o", "namespace": "n"}, "spec": {"devices": {"requests": [
+            {"exactly": {"deviceClassName": "gpus", "allocationMode": "ExactCount", "count": 3}}]}}});
+        let review = review("resourceclaims.resource.k8s.io", Action::Create);
+        let scales = Scales::of(&objects, &review, "n");
+        let hard = json!({"requests.example.com/gpu": "2", "requests.cpu": "1"});
+        let used = json!({"requests.example.com/gpu": "0", "requests.cpu": "0"});
+        let quota = json!({"metadata": {"name": "q"}, "status": {"hard": hard, "used": used}});
+        let Err(Denial::Forbidden(why)) = charged(&quota, &review, &claim, &scales) else {
+            panic!("it asks for three")
+        };
+        let want = "exceeded quota: q, requested: requests.example.com/gpu=3, used: requests.example.com/gpu=0, limited: \
+                    requests.example.com/gpu=2";
+        assert_eq!(why, want);
+        claim["metadata"]["annotations"] = json!({"resource.kubernetes.io/extended-resource-claim": "true"});
+        claim["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true}]);
+        let charged = charged(&quota, &review, &claim, &scales)
+            .expect("allowed")
+            .expect("some");
+        assert_eq!(charged["requests.example.com/gpu"].to_string(), "1");
+        assert_eq!(charged.len(), 1);
     }
 }

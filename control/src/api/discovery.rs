@@ -6,7 +6,7 @@ use super::render;
 use super::route::Route;
 use super::status::{ApiError, Result};
 use super::text;
-use crate::kinds::{Kind, Registry, Subresource, api_service};
+use crate::kinds::{Kind, Registry, Subresource, api_service, version_order};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -42,14 +42,16 @@ pub(super) async fn answer(api: &Api, route: &Route, parts: &Parts) -> Result<Re
             return aggregated(parts, format, &groups_discovery(kinds, &remotes, false));
         }
         Route::CoreVersions => core_versions(parts),
-        Route::Groups => group_list(&groups(kinds, &aggregate::registered(api))),
-        Route::Group(group) => match group_of(&groups(kinds, &aggregate::registered(api)), group) {
-            Some(group) => group,
-            None => return refuse(api, parts.uri.path(), ApiError::no_resource()),
-        },
+        Route::Groups => group_list(&groups(kinds, &aggregate::registered(api), Tie::Service)),
+        Route::Group(group) => {
+            match group_of(&groups(kinds, &aggregate::registered(api), Tie::Service), group) {
+                Some(group) => group,
+                None => return refuse(parts.uri.path(), ApiError::no_resource()),
+            }
+        }
         Route::Resources { group, version } => match resources(kinds, group, version) {
             Ok(resources) => resources,
-            Err(error) => return refuse(api, parts.uri.path(), error),
+            Err(error) => return refuse(parts.uri.path(), error),
         },
         Route::Resource(_) => return Err(ApiError::no_resource()),
     };
@@ -58,7 +60,7 @@ pub(super) async fn answer(api: &Api, route: &Route, parts: &Parts) -> Result<Re
 
 /// The paths of groups and their versions.
 pub(super) fn paths(api: &Api) -> Vec<String> {
-    let groups = groups(&api.kinds.load(), &aggregate::registered(api));
+    let groups = groups(&api.kinds.load(), &aggregate::registered(api), Tie::Service);
     let of = |Group { name, versions }: &Group| match name.as_str() {
         "" => versions.iter().map(|version| format!("/api/{version}")).collect(),
         name => std::iter::once(format!("/apis/{name}"))
@@ -74,51 +76,84 @@ struct Group {
     versions: Vec<String>,
 }
 
-/// All groups, in the order of their priorities. Those of other servers join ours.
-fn groups(kinds: &Registry, remotes: &[Remote]) -> Vec<Group> {
-    let own = kinds.group_versions().into_iter().map(|(group, version)| {
-        let priority = api_service::priority(group, version);
-        (group.to_owned(), version.to_owned(), priority)
-    });
-    let theirs = remotes
-        .iter()
-        .map(|r| (r.group.clone(), r.version.clone(), r.priority));
-    let mut all: Vec<(String, String, (i64, i64))> = own.collect();
-    for (group, version, priority) in theirs {
-        match all.iter_mut().find(|(g, v, _)| (g, v) == (&group, &version)) {
-            Some(known) => known.2 = priority,
-            None => all.push((group, version, priority)),
-        }
-    }
-    let mut groups: Vec<(i64, Group)> = Vec::new();
-    // Stable: of one priority, versions stay in the order that the table of kinds gave them.
-    all.sort_by_key(|(_, _, (_, version))| Reverse(*version));
-    for (name, version, (priority, _)) in all {
-        match groups.iter_mut().find(|(_, group)| group.name == name) {
-            Some((highest, group)) => {
-                *highest = priority.max(*highest);
-                group.versions.push(version);
-            }
-            None => {
-                let versions = vec![version];
-                groups.push((priority, Group { name, versions }));
-            }
-        }
-    }
-    groups.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| one.name.cmp(&other.name)));
-    groups.into_iter().map(|(_, group)| group).collect()
+/// What decides between groups of one priority.
+#[derive(Clone, Copy)]
+enum Tie {
+    /// The names of their APIServices, `VERSION.GROUP`: in the list of groups.
+    Service,
+    /// Their own names: in aggregated discovery.
+    Group,
 }
 
-/// A path in a group that is not served gets no `Status` from upstream.
-pub(super) fn refuse(api: &Api, path: &str, error: ApiError) -> Result<Response> {
+/// A version of a group, and the places of both.
+struct Served {
+    group: String,
+    version: String,
+    priority: (i64, i64),
+}
+
+impl Served {
+    fn name(&self, tie: Tie) -> String {
+        match tie {
+            Tie::Service => format!("{}.{}", self.version, self.group),
+            Tie::Group => self.group.clone(),
+        }
+    }
+}
+
+/// All groups, in the order of their priorities. Those of other servers join ours.
+fn groups(kinds: &Registry, remotes: &[Remote], tie: Tie) -> Vec<Group> {
+    let own = kinds.group_versions().into_iter().map(|(group, version)| Served {
+        priority: api_service::priority(group, version),
+        group: group.to_owned(),
+        version: version.to_owned(),
+    });
+    let mut all: Vec<Served> = own.collect();
+    for remote in remotes {
+        let same = |s: &&mut Served| (&s.group, &s.version) == (&remote.group, &remote.version);
+        match all.iter_mut().find(same) {
+            Some(known) => known.priority = remote.priority,
+            None => all.push(Served {
+                group: remote.group.clone(),
+                version: remote.version.clone(),
+                priority: remote.priority,
+            }),
+        }
+    }
+    arranged(all, tie)
+}
+
+/// A group stands where the first of its versions does; these are by their own priorities, then by Kubernetes' order.
+fn arranged(mut all: Vec<Served>, tie: Tie) -> Vec<Group> {
+    all.sort_by_cached_key(|served| (Reverse(served.priority.0), served.name(tie)));
+    let mut groups: Vec<(String, Vec<Served>)> = Vec::new();
+    for served in all {
+        match groups.iter_mut().find(|(name, _)| *name == served.group) {
+            Some((_, versions)) => versions.push(served),
+            None => groups.push((served.group.clone(), vec![served])),
+        }
+    }
+    let of = groups.into_iter().map(|(name, mut versions)| {
+        versions.sort_by(|a, b| place_of(b).cmp(&place_of(a)));
+        let versions = versions.into_iter().map(|served| served.version).collect();
+        Group { name, versions }
+    });
+    of.collect()
+}
+
+/// The greater the sooner in its group.
+fn place_of(served: &Served) -> impl Ord + '_ {
+    (served.priority.1, version_order::precedence(&served.version))
+}
+
+/// A path that nobody serves gets a `Status` from upstream only where the group is one of its own.
+pub(super) fn refuse(path: &str, error: ApiError) -> Result<Response> {
     let group = path
         .strip_prefix("/apis/")
         .and_then(|rest| rest.split('/').next());
+    let own = |group: &str| Registry::builtin().iter().any(|kind| kind.group == group);
     match group {
-        Some(group)
-            if error.code == StatusCode::NOT_FOUND
-                && group_of(&groups(&api.kinds.load(), &aggregate::all(api)), group).is_none() =>
-        {
+        Some(group) if error.code == StatusCode::NOT_FOUND && !own(group) => {
             Ok(text(StatusCode::NOT_FOUND, "404 page not found\n"))
         }
         _ => Err(error),
@@ -155,7 +190,7 @@ fn aggregated(parts: &Parts, format: Format, document: &Value) -> Result<Respons
 
 fn groups_discovery(kinds: &Registry, theirs: &[Discovered], core: bool) -> Value {
     let remotes: Vec<Remote> = theirs.iter().map(|d| d.remote.clone()).collect();
-    let groups = groups(kinds, &remotes);
+    let groups = groups(kinds, &remotes, Tie::Group);
     let shown = groups.iter().filter(|group| group.name.is_empty() == core);
     let items: Vec<Value> = shown.map(|group| group_discovery(kinds, theirs, group)).collect();
     json!({

@@ -345,7 +345,7 @@ async fn elsewhere(
             },
         },
         Some(Ok(route)) => discovery::answer(api, &route, &parts).await,
-        Some(Err(error)) => discovery::refuse(api, parts.uri.path(), error),
+        Some(Err(error)) => discovery::refuse(parts.uri.path(), error),
     }
 }
 

@@ -1,8 +1,7 @@
 //! What every write has in common, and `update`; a creation is in `create`. The one way an object gets into the store.
 //!
-//! decode → strictness → default → mutating admission → prepare → validate → validating admission → store
-//! (compare-and-swap). Nothing here knows a kind:
-//! what differs is in `kinds` and `admission`.
+//! decode → strictness → default → mutating admission → prepare → choose addresses → validate → validating admission →
+//! store (compare-and-swap). Nothing here knows a kind: what differs is in `kinds` and `admission`.
 use super::convert::{self, reread};
 use super::decode::BODY_LIMIT;
 use super::object::Object;
@@ -146,10 +145,7 @@ async fn replace(
         precondition::forget_version(&mut new);
         notes.warnings.extend(named_once(&mut new, Moment::AsAdmitted));
     }
-    notes
-        .warnings
-        .extend(prepare(call, &review, &mut new, old).await?);
-    let mut claims = allocate(call, &review, &mut new).await?;
+    let mut claims = prepare(call, &review, &mut new, (old, notes)).await?;
     call.target.kind.normalise(&mut new);
     manage::settle(old, &mut new);
     if !options.admitted {
@@ -182,15 +178,22 @@ fn fit_in(call: &Call, options: Options, new: &mut Value, old: &Value) -> Result
     Ok(precondition::forget_version(new))
 }
 
-/// Keeps what a client may not change, and judges what is left. Answers with what to warn of.
-async fn prepare(call: &Call, review: &Review<'_>, new: &mut Value, old: &Value) -> Result<Vec<String>> {
+/// Keeps what a client may not change, chooses what it leaves open, and judges the result; in upstream's order, so that what
+/// cannot be had is told before what is wrong.
+async fn prepare(
+    call: &Call,
+    review: &Review<'_>,
+    new: &mut Value,
+    (old, notes): (&Value, &mut Notes),
+) -> Result<Claims> {
     let (kind, subresource) = (&call.target.kind, call.target.subresource.as_deref());
     kind.prepare_update(subresource, new, old);
-    let mut warnings = judge_update(call, review, new, old).await?;
+    let claims = allocate(call, review, new).await?;
+    notes.warnings.extend(judge_update(call, review, new, old).await?);
     if subresource.is_none() {
-        warnings.extend(kind.warnings(new, Some(old)));
+        notes.warnings.extend(kind.warnings(new, Some(old)));
     }
-    Ok(warnings)
+    Ok(claims)
 }
 
 /// Writes the object in the place of the current one, and with it what is claimed for it; one that is finished goes.

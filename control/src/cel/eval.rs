@@ -1,4 +1,5 @@
 //! Evaluation within a budget. Every step and every element that is looked at costs.
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -8,6 +9,7 @@ use super::operators;
 use super::patterns::Patterns;
 use super::syntax::{Binding, Each, EachKind, Expr, Node, Operator};
 use super::value::{Key, Value, constant};
+use super::{CALL_LIMIT, Program};
 use crate::kinds::numbers::is_whole;
 
 /// How deep values may nest beyond what they are made of: comparing or ending one recurses.
@@ -34,40 +36,100 @@ impl EvalError {
 
 pub(super) type Evaluated<'a> = Result<Value<'a>, EvalError>;
 
-/// The variables of an evaluation, by name (`self`, `variables.x`); one may stand for the error of its own expression.
+/// The variables of an evaluation, by name (`self`, `variables.x`); one may stand for the error of its own expression, or be
+/// evaluated when it is first asked for.
 #[derive(Debug, Default)]
 pub struct Scope<'a> {
-    variables: Vec<(String, Evaluated<'a>)>,
+    variables: Vec<(String, Variable<'a>)>,
+    /// What variables may still cost that are evaluated late; none when they cost more.
+    purse: Cell<Option<u64>>,
+}
+
+#[derive(Debug)]
+enum Variable<'a> {
+    Known(Evaluated<'a>),
+    Late(&'a Program, OnceCell<Evaluated<'a>>),
 }
 
 impl<'a> Scope<'a> {
     pub fn set(&mut self, name: impl Into<String>, value: Value<'a>) {
-        self.variables.push((name.into(), Ok(value)));
+        self.set_outcome(name, Ok(value));
     }
 
     /// A variable whose value is the outcome of another evaluation.
     pub fn set_outcome(&mut self, name: impl Into<String>, outcome: Result<Value<'a>, EvalError>) {
-        self.variables.push((name.into(), outcome));
+        self.variables.push((name.into(), Variable::Known(outcome)));
     }
 
-    fn get(&self, name: &str) -> Option<Evaluated<'a>> {
+    /// A variable that is evaluated when it is first asked for, within [`CALL_LIMIT`] and what was granted. It sees those
+    /// that were set before it.
+    pub fn set_late(&mut self, name: impl Into<String>, program: &'a Program) {
         self.variables
-            .iter()
-            .rev()
-            .find(|(n, _)| n == name)
-            .map(|(_, v)| v.clone())
+            .push((name.into(), Variable::Late(program, OnceCell::new())));
     }
+
+    /// What variables that are evaluated late may cost together from now on.
+    pub fn grant(&self, budget: u64) {
+        self.purse.set(Some(budget));
+    }
+
+    /// What is left of that; none when it was not enough.
+    pub fn left(&self) -> Option<u64> {
+        self.purse.get()
+    }
+
+    /// A variable among the first so many.
+    fn get(&self, name: &str, among: usize) -> Option<Evaluated<'a>> {
+        let variables = self.variables[..among].iter().enumerate().rev();
+        let (index, (_, variable)) = variables.into_iter().find(|(_, (known, _))| known == name)?;
+        Some(match variable {
+            Variable::Known(value) => value.clone(),
+            Variable::Late(program, value) => {
+                value.get_or_init(|| self.evaluated(name, program, index)).clone()
+            }
+        })
+    }
+
+    fn evaluated(&self, name: &str, program: &'a Program, among: usize) -> Evaluated<'a> {
+        let granted = CALL_LIMIT.min(self.left().unwrap_or(0));
+        let mut budget = granted;
+        let expr = (&program.expr, &program.patterns);
+        let result = evaluate_among(expr, (self, among), &mut budget);
+        // Those that this one was the first to use have been paid for meanwhile.
+        let left = self.left().and_then(|left| paid(left, granted - budget, &result));
+        self.purse.set(left);
+        result.map_err(|error| {
+            let name = name.strip_prefix("variables.").unwrap_or(name);
+            EvalError::new(format!("composited variable {name:?} fails to evaluate: {error}"))
+        })
+    }
+}
+
+/// What is left when an evaluation was paid for: one that was stopped would have cost more than it did.
+pub fn paid(purse: u64, cost: u64, result: &Result<Value<'_>, EvalError>) -> Option<u64> {
+    let more = u64::from(matches!(result, Err(EvalError::Cost)));
+    purse.checked_sub(cost + more)
 }
 
 /// The value of an expression, of which these are the patterns.
 pub(super) fn evaluate<'a>(
-    (expr, patterns): (&'a Expr, &'a Patterns),
+    expr: (&'a Expr, &'a Patterns),
     scope: &Scope<'a>,
+    budget: &mut u64,
+) -> Evaluated<'a> {
+    evaluate_among(expr, (scope, scope.variables.len()), budget)
+}
+
+/// The same, which sees so many of the variables.
+fn evaluate_among<'a>(
+    (expr, patterns): (&'a Expr, &'a Patterns),
+    (scope, among): (&Scope<'a>, usize),
     budget: &mut u64,
 ) -> Evaluated<'a> {
     let mut run = Run {
         patterns,
         scope,
+        among,
         locals: Vec::new(),
         left: *budget,
     };
@@ -80,6 +142,7 @@ pub(super) fn evaluate<'a>(
 pub(super) struct Run<'a, 's> {
     pub patterns: &'a Patterns,
     scope: &'s Scope<'a>,
+    among: usize,
     locals: Vec<(&'a str, Value<'a>)>,
     left: u64,
 }
@@ -159,7 +222,9 @@ impl<'a> Run<'a, '_> {
 
     fn variable(&self, name: &str) -> Option<Evaluated<'a>> {
         let local = self.locals.iter().rev().find(|(n, _)| *n == name);
-        local.map(|(_, v)| Ok(v.clone())).or_else(|| self.scope.get(name))
+        local
+            .map(|(_, v)| Ok(v.clone()))
+            .or_else(|| self.scope.get(name, self.among))
     }
 
     fn name(&mut self, name: &'a str) -> Evaluated<'a> {
@@ -175,7 +240,7 @@ impl<'a> Run<'a, '_> {
 
     fn select(&mut self, expr: &'a Expr, of: &'a Expr, field: &'a str, optional: bool) -> Evaluated<'a> {
         self.charge(1)?;
-        if let Some(value) = expr.dotted().and_then(|name| self.scope.get(&name)) {
+        if let Some(value) = expr.dotted().and_then(|name| self.scope.get(&name, self.among)) {
             return value;
         }
         let of = self.eval(of)?;

@@ -26,7 +26,7 @@ mod text;
 mod types;
 mod value;
 
-pub use eval::{EvalError, Scope};
+pub use eval::{EvalError, Scope, paid};
 pub use extent::Extent;
 pub use text::{boolean, double};
 pub use types::{Structure, Type, escape};

@@ -17,6 +17,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::context::Context;
+use crate::kinds::device_usage::{self, Classes};
 use crate::kinds::quantity::Quantity;
 use crate::kinds::usage::{self, Usage};
 use crate::kinds::view::View;
@@ -29,9 +30,11 @@ const WORKERS: usize = 2;
 const AGAIN: Duration = Duration::from_secs(5);
 /// Objects of one page of a list.
 const PAGE: usize = 500;
+const PODS: (&str, &str) = ("", "pods");
 /// Kinds whose objects count more than one each, by group and plural: those that are watched here, and those that are not.
-const WATCHED: [(&str, &str); 3] = [("", "pods"), ("", "services"), ("", "persistentvolumeclaims")];
+const WATCHED: [(&str, &str); 3] = [PODS, ("", "services"), ("", "persistentvolumeclaims")];
 const LOOKED_UP: (&str, &str) = ("resource.k8s.io", "resourceclaims");
+const CLASSES: &str = "/apis/resource.k8s.io/v1/deviceclasses";
 
 /// Registers for changes and returns the future that does the work.
 pub fn start(context: &Context) -> BoxFuture<'static, ()> {
@@ -78,7 +81,10 @@ async fn reconcile(context: &Context, key: ObjectKey) -> Result<Outcome, StepErr
         let written = api.merge_status(&key.name, body).await;
         written.step(|| format!("write the status of the quota {key}"))?;
     }
-    let unwatched = hard.keys().any(|name| !is_watched(name));
+    // Claims are looked up, whatever else counts for a name.
+    let unwatched = hard
+        .keys()
+        .any(|name| !is_watched(name) || device_usage::may_be_devices(name));
     Ok(match unwatched {
         true => Outcome::After(AGAIN),
         false => Outcome::Done,
@@ -94,7 +100,8 @@ fn shown(amounts: &BTreeMap<String, Quantity>) -> Value {
 
 /// Whether a change of what the resource counts is seen here.
 fn is_watched(resource: &str) -> bool {
-    let concerns = |name| builtin(name).is_some_and(|kind| usage::concerns(kind, resource));
+    let concerns =
+        |name| builtin(name).is_some_and(|kind| usage::concerns(kind, resource, &Classes::default()));
     WATCHED.into_iter().any(concerns)
 }
 
@@ -106,19 +113,27 @@ fn builtin((group, plural): (&str, &str)) -> Option<&'static Arc<Kind>> {
 fn none(hard: &Usage) -> Usage {
     let named = hard
         .keys()
-        .filter(|name| is_watched(name) || name.ends_with(usage::DEVICES));
+        .filter(|name| is_watched(name) || name.ends_with(device_usage::DEVICES));
     named.map(|name| (name.clone(), Quantity::whole(0))).collect()
 }
 
 /// What is used of everything that the quota limits.
 async fn count(context: &Context, key: &ObjectKey, quota: &Value, hard: &Usage) -> Result<Usage, StepError> {
     let mut used = none(hard);
-    for name in WATCHED.into_iter().chain([LOOKED_UP]) {
-        let Some(kind) = builtin(name) else { continue };
-        if hard.keys().any(|name| usage::concerns(kind, name)) {
+    for kind in WATCHED.into_iter().filter_map(builtin) {
+        if hard
+            .keys()
+            .any(|name| usage::concerns(kind, name, &Classes::default()))
+        {
             let path = listed(&kind.api_version(), &key.namespace, &kind.plural);
             weigh(context, kind, quota, &path, &mut used).await?;
         }
+    }
+    let classes = classes(context, hard).await?;
+    if let Some(kind) = builtin(LOOKED_UP)
+        && hard.keys().any(|name| usage::concerns(kind, name, &classes))
+    {
+        weigh_claims(context, (kind, &classes), (key, quota), &mut used).await?;
     }
     for name in hard.keys().filter(|name| !is_watched(name)) {
         if let Some(number) = number(context, key, name).await? {
@@ -126,6 +141,14 @@ async fn count(context: &Context, key: &ObjectKey, quota: &Value, hard: &Usage) 
         }
     }
     Ok(used)
+}
+
+/// The classes of devices, if the quota may name devices as Pods do.
+async fn classes(context: &Context, hard: &Usage) -> Result<Classes, StepError> {
+    match hard.keys().any(|name| device_usage::may_be_devices(name)) {
+        true => Ok(Classes::of(&all(context, CLASSES).await?)),
+        false => Ok(Classes::default()),
+    }
 }
 
 /// Adds what each object of the list counts.
@@ -136,24 +159,89 @@ async fn weigh(
     path: &str,
     used: &mut Usage,
 ) -> Result<(), StepError> {
-    let (now, mut from) = (Timestamp::now(), String::new());
-    loop {
-        let page = get(context, &format!("{path}?limit={PAGE}{from}")).await?;
-        for object in page
-            .list("items")
-            .iter()
-            .filter(|o| usage::in_scope(kind, quota, o))
-        {
-            for (name, amount) in usage::of(kind, object, now) {
-                if let Some(sum) = used.get_mut(&name) {
-                    *sum = sum.plus(amount);
-                }
-            }
+    let (now, mut from) = (Timestamp::now(), Some(String::new()));
+    while let Some(at) = from {
+        let page = page(context, path, &at).await?;
+        let items = page.list("items").iter();
+        for object in items.filter(|o| usage::in_scope(kind, quota, o)) {
+            add(used, usage::of(kind, object, now));
         }
-        match page.text("metadata.continue") {
-            "" => return Ok(()),
-            token => from = format!("&continue={token}"),
+        from = next(&page);
+    }
+    Ok(())
+}
+
+/// Adds what each claim counts, also for the names that Pods have for its devices.
+async fn weigh_claims(
+    context: &Context,
+    (kind, classes): (&Kind, &Classes),
+    (key, quota): (&ObjectKey, &Value),
+    used: &mut Usage,
+) -> Result<(), StepError> {
+    let path = listed(&kind.api_version(), &key.namespace, &kind.plural);
+    let (claims, now) = (all(context, &path).await?, Timestamp::now());
+    for claim in claims.iter().filter(|claim| usage::in_scope(kind, quota, claim)) {
+        let mut usage = usage::of(kind, claim, now);
+        let counted = counted(context, key, claim, &claims).await?;
+        classes.add(&mut usage, &counted);
+        add(used, usage);
+    }
+    Ok(())
+}
+
+/// What the Pod of a claim counts, if that is for the claim's devices too.
+async fn counted(
+    context: &Context,
+    key: &ObjectKey,
+    claim: &Value,
+    claims: &[Value],
+) -> Result<Usage, StepError> {
+    let named = device_usage::asker(claim).filter(|(name, _)| is_plain(name));
+    let (Some((name, _)), Some(kind)) = (named, builtin(PODS)) else {
+        return Ok(Usage::new());
+    };
+    let path = listed(&kind.api_version(), &key.namespace, &kind.plural);
+    let found = get(context, &format!("{path}?fieldSelector=metadata.name={name}")).await?;
+    let pod = found.list("items").first();
+    let pod = pod.filter(|pod| device_usage::is_counted(claim, pod, claims));
+    Ok(pod.map_or_else(Usage::new, |pod| usage::of(kind, pod, Timestamp::now())))
+}
+
+/// Whether the name, which an owner's reference says, can be one of a Pod, and be part of a query.
+fn is_plain(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    !name.is_empty() && name.chars().all(fits)
+}
+
+/// Adds to what is used of that which a quota limits.
+fn add(used: &mut Usage, usage: Usage) {
+    for (name, amount) in usage {
+        if let Some(sum) = used.get_mut(&name) {
+            *sum = sum.plus(amount);
         }
+    }
+}
+
+/// All objects of a list.
+async fn all(context: &Context, path: &str) -> Result<Vec<Value>, StepError> {
+    let (mut all, mut from) = (Vec::new(), Some(String::new()));
+    while let Some(at) = from {
+        let page = page(context, path, &at).await?;
+        all.extend_from_slice(page.list("items"));
+        from = next(&page);
+    }
+    Ok(all)
+}
+
+async fn page(context: &Context, path: &str, from: &str) -> Result<Value, StepError> {
+    get(context, &format!("{path}?limit={PAGE}{from}")).await
+}
+
+/// How the page after this one is asked for.
+fn next(page: &Value) -> Option<String> {
+    match page.text("metadata.continue") {
+        "" => None,
+        token => Some(format!("&continue={token}")),
     }
 }
 

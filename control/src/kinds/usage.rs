@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::device_usage::{CLASS_OF_DEVICES, Classes, devices};
 use super::kind::Kind;
 use super::quantity::Quantity;
 use super::resources::{self, List};
@@ -25,12 +26,6 @@ const COUNTED: [&str; 6] = [
 /// What Services, and claims, are counted for besides their number.
 const SERVICE: [&str; 3] = ["services", "services.nodeports", "services.loadbalancers"];
 const CLAIM: [&str; 2] = ["persistentvolumeclaims", "requests.storage"];
-/// What names of devices begin with that Pods ask for by their class.
-const CLASS_OF_DEVICES: &str = "deviceclass.resource.kubernetes.io/";
-/// What names of devices end with that ResourceClaims ask for by their class.
-pub const DEVICES: &str = ".deviceclass.resource.k8s.io/devices";
-/// Devices that one claim may be given, which is what `All` may come to.
-const MOST_DEVICES: i64 = 32;
 const CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
 const COMPUTE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
@@ -39,7 +34,8 @@ pub fn count_name(kind: &Kind) -> String {
     format!("count/{}", kind.group_resource())
 }
 
-/// What the object counts. `now` decides whether a Pod that is long deleted still does.
+/// What the object counts, of a claim without what Pods call its devices ([`Classes::add`]). `now` decides whether a Pod that
+/// is long deleted still does.
 pub fn of(kind: &Kind, object: &Value, now: jiff::Timestamp) -> Usage {
     let mut usage = Usage::from([(count_name(kind), Quantity::whole(1))]);
     match (kind.group.as_str(), kind.plural.as_str()) {
@@ -139,38 +135,8 @@ fn claim(claim: &Value) -> Usage {
     usage
 }
 
-/// How many devices of each class a ResourceClaim may come to.
-fn devices(claim: &Value) -> Usage {
-    let mut usage = Usage::new();
-    for request in claim.list("spec.devices.requests") {
-        for (class, most) in worst(request) {
-            let sum = usage
-                .entry(format!("{class}{DEVICES}"))
-                .or_insert(Quantity::whole(0));
-            *sum = sum.plus(Quantity::whole(most));
-        }
-    }
-    usage
-}
-
-/// The most devices of each class that a request may be given, whichever of its alternatives that is.
-fn worst(request: &Value) -> BTreeMap<&str, i64> {
-    let mut worst = BTreeMap::new();
-    let alternatives = request.list("firstAvailable").iter();
-    for asked in alternatives.chain([request.at("exactly")].into_iter().filter(|e| !e.is_null())) {
-        let count = match asked.text("allocationMode") {
-            "ExactCount" => asked.int("count").unwrap_or(0),
-            "All" => MOST_DEVICES,
-            _ => 0,
-        };
-        let most = worst.entry(asked.text("deviceClassName")).or_insert(count);
-        *most = count.max(*most);
-    }
-    worst
-}
-
-/// Whether a resource that a quota names is one that objects of the kind count for.
-pub fn concerns(kind: &Kind, resource: &str) -> bool {
+/// Whether a resource that a quota names is one that objects of the kind count for, where there are these classes of devices.
+pub fn concerns(kind: &Kind, resource: &str, classes: &Classes) -> bool {
     if resource == count_name(kind) {
         return true;
     }
@@ -181,7 +147,7 @@ pub fn concerns(kind: &Kind, resource: &str) -> bool {
             let of_class = |(_, of): (&str, &str)| CLAIM.contains(&of);
             CLAIM.contains(&resource) || resource.rsplit_once(CLASS_SUFFIX).is_some_and(of_class)
         }
-        ("resource.k8s.io", "resourceclaims") => resource.ends_with(DEVICES),
+        ("resource.k8s.io", "resourceclaims") => classes.concern(resource),
         ("", plural) => COUNTED.contains(&plural) && resource == plural,
         _ => false,
     }
@@ -307,6 +273,7 @@ pub fn missing(pod: &Value, required: &[&str]) -> BTreeMap<String, Vec<String>> 
 mod tests {
     use super::*;
     use crate::kinds::Registry;
+    use crate::kinds::device_usage::DEVICES;
     use serde_json::json;
 
     fn shown(plural: &str, object: &Value) -> String {
@@ -407,7 +374,11 @@ mod tests {
             ("configmaps", "configmaps", true),
         ] {
             let kind = Registry::builtin().resource("", "v1", plural).expect("served");
-            assert_eq!(concerns(kind, name), counts, "{plural} {name}");
+            assert_eq!(
+                concerns(kind, name, &Classes::default()),
+                counts,
+                "{plural} {name}"
+            );
         }
     }
 

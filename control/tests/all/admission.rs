@@ -38,16 +38,28 @@ async fn a_quota_counts_devices() {
         let exactly = json!({"deviceClassName": "d", "count": count});
         json!({"metadata": {"name": name}, "spec": {"devices": {"requests": [{"name": "r", "exactly": exactly}]}}})
     };
+    let class = json!({"metadata": {"name": "d"}, "spec": {"extendedResourceName": "example.com/gpu"}});
+    let classes = "/apis/resource.k8s.io/v1/deviceclasses";
+    let (code, made) = plane.call(Method::POST, classes, class).await;
+    assert_eq!(code, 201, "{made}");
     let (code, made) = plane.call(Method::POST, claims, claim("a", 2)).await;
     assert_eq!(code, 201, "{made}");
     let name = "d.deviceclass.resource.k8s.io/devices";
-    let hard = json!({name: "5", "services.foo/bar": "1"});
+    // Also by the names that Pods have for them.
+    let extended = [
+        "requests.example.com/gpu",
+        "requests.deviceclass.resource.kubernetes.io/d",
+    ];
+    let hard = json!({name: "5", "services.foo/bar": "1", extended[0]: "9", extended[1]: "9"});
     let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": hard}});
     let (code, made) = plane.call(Method::POST, QUOTAS, quota).await;
     assert_eq!(code, 201, "{made}");
     let path = format!("{QUOTAS}/q");
     let counted = until(&plane, &path, |q| q["status"]["used"].is_object()).await;
-    assert_eq!(counted["status"]["used"], json!({name: "2"}));
+    assert_eq!(
+        counted["status"]["used"],
+        json!({name: "2", extended[0]: "2", extended[1]: "2"})
+    );
     let (code, refused) = plane.call(Method::POST, claims, claim("b", 4)).await;
     assert_eq!(code, 403, "{refused}");
     let why = format!("exceeded quota: q, requested: {name}=4, used: {name}=2, limited: {name}=5");
@@ -55,7 +67,8 @@ async fn a_quota_counts_devices() {
     assert!(message.ends_with(&why), "{message}");
     let (code, made) = plane.call(Method::POST, claims, claim("b", 3)).await;
     assert_eq!(code, 201, "{made}");
-    assert_eq!(plane.get(&path).await.1["status"]["used"][name], "5");
+    let used = plane.get(&path).await.1["status"]["used"].clone();
+    assert_eq!(used, json!({name: "5", extended[0]: "5", extended[1]: "5"}));
 }
 
 #[tokio::test]

@@ -222,14 +222,69 @@ async fn another_protocol_is_spoken_or_refused() {
     assert_eq!(connection.as_deref(), Some("close"));
 }
 
-async fn aggregated_discovery(plane: &Plane) -> Value {
+/// The groups of aggregated discovery.
+async fn aggregated_groups(plane: &Plane) -> Vec<Value> {
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
     let request = Request::get("/apis").header("accept", accept).body(Vec::new());
     let text = plane.client().request_text(request.unwrap()).await.unwrap();
     let all: Value = serde_json::from_str(&text).unwrap();
-    let mut groups = all["items"].as_array().unwrap().iter();
-    let found = groups.find(|g| g["metadata"]["name"] == "ext.example.com");
+    all["items"].as_array().unwrap().clone()
+}
+
+async fn aggregated_discovery(plane: &Plane) -> Value {
+    let groups = aggregated_groups(plane).await;
+    let found = groups.iter().find(|g| g["metadata"]["name"] == "ext.example.com");
     found.unwrap()["versions"][0].clone()
+}
+
+/// Groups of `example.com` among others, each with its versions.
+fn ours(groups: &[Value], name: &str) -> Vec<(String, Vec<String>)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let of = groups.iter().map(|group| {
+        let versions = group["versions"].as_array().unwrap().iter();
+        let versions = versions.map(|version| text(&version["version"])).collect();
+        (text(group.pointer(name).unwrap()), versions)
+    });
+    of.filter(|(group, _)| group.ends_with(".order.example.com"))
+        .collect()
+}
+
+#[tokio::test]
+async fn of_one_priority_names_and_versions_decide_as_upstream() {
+    let plane = Plane::start().await;
+    for (group, version) in [
+        ("aaa", "v1alpha1"),
+        ("zzz", "v1beta1"),
+        ("zzz", "v2"),
+        ("zzz", "foo"),
+        ("zzz", "v10"),
+        ("zzz", "v1"),
+        ("bbb", "v1alpha1"),
+    ] {
+        let group = format!("{group}.order.example.com");
+        let object = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+            "metadata": {"name": format!("{version}.{group}")},
+            "spec": {"group": group, "version": version, "groupPriorityMinimum": 3000, "versionPriority": 10,
+                "service": {"namespace": "default", "name": "nowhere"}}});
+        let (code, answer) = plane.call(Method::POST, SERVICES, object).await;
+        assert_eq!(code, 201, "{answer}");
+    }
+    let group = |name: &str, versions: &[&str]| {
+        let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
+        (format!("{name}.order.example.com"), versions)
+    };
+    let first = group("aaa", &["v1alpha1"]);
+    let second = group("bbb", &["v1alpha1"]);
+    let last = group("zzz", &["v10", "v2", "v1", "v1beta1", "foo"]);
+    // The list goes by the names of APIServices, which begin with the version; aggregated discovery by those of groups.
+    let (_, list) = plane.get("/apis").await;
+    let listed = ours(list["groups"].as_array().unwrap(), "/name");
+    assert_eq!(listed, [last.clone(), first.clone(), second.clone()]);
+    let all = aggregated_groups(&plane).await;
+    assert_eq!(ours(&all, "/metadata/name"), [first, second, last]);
+    let (_, one) = plane.get("/apis/zzz.order.example.com").await;
+    assert_eq!(one["preferredVersion"]["version"], "v10");
+    plane.control.shutdown(Duration::from_secs(10)).await;
 }
 
 #[tokio::test]

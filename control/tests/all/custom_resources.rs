@@ -66,6 +66,15 @@ async fn a_definition_makes_a_kind_that_survives_a_restart() {
     let (code, _) = plane.get("/apis/stable.example.com/v1").await;
     assert_eq!(code, 404);
     define(&plane, vec![version("v1", true)]).await;
+    // Of what is none in a group of definitions there is no `Status`.
+    for none in ["v7", "v7/crontabs", "v1/nosuch", "v1/namespaces/default/nosuch/c"] {
+        let (code, said) = plane.get(&format!("/apis/stable.example.com/{none}")).await;
+        assert_eq!(
+            (code.as_u16(), said),
+            (404, json!("404 page not found\n")),
+            "{none}"
+        );
+    }
     let collection = path("v1", "");
     let collection = collection.trim_end_matches('/');
     let (code, made) = plane

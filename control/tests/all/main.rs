@@ -39,6 +39,7 @@ mod paging;
 mod parity;
 mod plane;
 mod policies;
+mod policy_parameters;
 mod reinvocation;
 mod remote;
 mod rendering;

@@ -5,15 +5,15 @@ use super::plane::{Plane, config_map};
 use http::Method;
 use serde_json::{Value, json};
 
-const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
+pub const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-async fn create(plane: &Plane, path: &str, body: Value) {
+pub async fn create(plane: &Plane, path: &str, body: Value) {
     let (code, answer) = plane.call(Method::POST, path, body).await;
     assert_eq!(code, 201, "{answer}");
 }
 
-fn policy(name: &str, spec: Value) -> Value {
+pub fn policy(name: &str, spec: Value) -> Value {
     let mut whole = json!({
         "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"],
             "operations": ["CREATE", "UPDATE", "DELETE"], "resources": ["configmaps"]}]},
@@ -24,7 +24,7 @@ fn policy(name: &str, spec: Value) -> Value {
         "metadata": {"name": name}, "spec": whole})
 }
 
-async fn bind(plane: &Plane, name: &str, spec: Value) {
+pub async fn bind(plane: &Plane, name: &str, spec: Value) {
     let mut whole = json!({"policyName": name, "validationActions": ["Deny"]});
     json_patch::merge(&mut whole, &spec);
     let binding = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",

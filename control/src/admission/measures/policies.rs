@@ -1,6 +1,5 @@
 //! What ValidatingAdmissionPolicies found amiss, and how long it took to find: by policy and binding, of which an administrator
 //! decides how many there are. What is as it should be is not counted, as upstream does not.
-use crate::cel::EvalError;
 use crate::kinds::policy::Compiled;
 use crate::measures::{Exposition, Histogram, Labels, Named, Scale};
 use std::time::Duration;
@@ -12,17 +11,18 @@ static BUCKETS: [u64; 5] = [500, 1_000_000, 10_000_000, 100_000_000, 1_000_000_0
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Amiss {
     Uncompiled,
+    /// All of them together.
     TooCostly,
     /// It is false, too.
     Otherwise,
 }
 
 impl Amiss {
-    pub fn of(program: &Compiled, error: &EvalError) -> Amiss {
-        match error {
-            _ if program.is_err() => Amiss::Uncompiled,
-            EvalError::Cost => Amiss::TooCostly,
-            EvalError::Failed(_) => Amiss::Otherwise,
+    /// Of an expression that has no value.
+    pub fn of(program: &Compiled) -> Amiss {
+        match program.is_err() {
+            true => Amiss::Uncompiled,
+            false => Amiss::Otherwise,
         }
     }
 

@@ -87,13 +87,19 @@ impl Invocation {
             old,
             namespace: namespace.as_deref(),
         };
-        let narrowed = binding.at("spec.matchResources");
         let matched = request.matches(policy.at("spec.matchConstraints"))?;
-        if !narrowed.is_null() {
-            request.matches(narrowed)?;
-        }
+        let parameters = match parameters::kind_of(&kinds, &policy) {
+            Ok(kind) => {
+                let narrowed = binding.at("spec.matchResources");
+                if !narrowed.is_null() {
+                    request.matches(narrowed)?;
+                }
+                parameters::of(objects, review, kind.as_deref(), &binding).await
+            }
+            Err(misfit) => Err(misfit),
+        };
         Some(Invocation {
-            parameters: parameters::of(objects, review, &policy, &binding).await,
+            parameters,
             namespace: namespace.unwrap_or_default(),
             policy,
             binding,

@@ -2,7 +2,7 @@
 //!
 //! Flow: every binding → does it concern the object as it comes → with each parameter: match conditions → mutations in
 //! order. In a second round only those run that are due.
-use super::super::expressions::{self, BUDGET, Rights, Seen, all_hold, evaluate, failure};
+use super::super::expressions::{self, BUDGET, Rights, Seen, all_hold, evaluate, failure, set_variables};
 use super::super::rounds::Rounds;
 use super::super::shown::{self, Shown, Versions};
 use super::super::{Action, Denial, Objects, ResourceName, Review};
@@ -34,7 +34,8 @@ impl Refusals {
     fn misfit(&mut self, invocation: &Invocation, misfit: &Misfit) {
         let policy = invocation.policy.text("metadata.name");
         let message = misfit.told(&format!("policy {policy:?}"), &invocation.named());
-        if self.takes(invocation, &message) {
+        // One that cannot be put to work is told of once, however many bindings it has.
+        if !self.unconfigured.contains(&message) && self.takes(invocation, &message) {
             self.unconfigured.push(message);
         }
     }
@@ -201,7 +202,7 @@ fn mutated(
 ) -> Result<Option<Made>, Broken> {
     let kind = invocation.matched.kind(review);
     let request = expressions::request(review, kind, &before.object);
-    let (mut object, mut anything, mut left) = (before.object.clone(), false, BUDGET);
+    let (mut object, mut anything) = (before.object.clone(), false);
     for (i, mutation) in policy.mutations.iter().enumerate() {
         let shown = object.clone();
         let seen = Seen {
@@ -223,11 +224,8 @@ fn mutated(
                 return Ok(None);
             }
         }
-        for (name, program) in &policy.variables {
-            let value = evaluate(program, &scope, &mut left);
-            scope.set_outcome(format!("variables.{name}"), value);
-        }
-        match apply(review, kind, mutation, &scope, &shown, &mut left) {
+        set_variables(&policy.variables, &mut scope);
+        match apply(review, kind, mutation, &scope, &shown) {
             Ok(after) => {
                 let built = shown::built(review, kind);
                 object = completed(built, after).map_err(Broken)?;
@@ -245,10 +243,11 @@ fn apply<'a>(
     mutation: &'a Mutation,
     scope: &Scope<'a>,
     object: &Value,
-    left: &mut u64,
 ) -> Result<Value, String> {
     let program = mutation.program();
-    let made = evaluate(program, scope, left).and_then(|value| value.to_json());
+    // Each has a budget of its own.
+    let made = evaluate(program, scope, &mut BUDGET.clone()).map_err(|spent| spent.to_string())?;
+    let made = made.and_then(|value| value.to_json());
     let made = made.map_err(|error| failure(program, &error))?;
     match mutation {
         Mutation::Apply(_) => {

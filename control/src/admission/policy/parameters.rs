@@ -2,8 +2,8 @@
 use super::super::{Objects, Review};
 use super::matching;
 use crate::callout;
-use crate::kinds::Kind;
 use crate::kinds::view::View;
+use crate::kinds::{Kind, Registry};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -27,26 +27,35 @@ impl Misfit {
     }
 }
 
-/// One that is nothing for a policy without.
+/// The kind of a policy's parameters; none of a policy without. What nobody serves is amiss whatever bindings say.
+pub(super) fn kind_of(kinds: &Registry, policy: &Value) -> Result<Option<Arc<Kind>>, Misfit> {
+    let kind = policy.at("spec.paramKind");
+    if kind.is_null() {
+        return Ok(None);
+    }
+    let (version, name) = (kind.text("apiVersion"), kind.text("kind"));
+    let served = kinds.object(version, name).cloned().map(Some);
+    served.ok_or_else(|| {
+        // The oldest group has no name.
+        let slash = if version.contains('/') { "" } else { "/" };
+        Misfit::Policy(format!(
+            "failed to find resource referenced by paramKind: '{slash}{version}, Kind={name}'"
+        ))
+    })
+}
+
+/// The parameters of this kind that a binding names: one that is nothing where there is no kind, or nothing is named.
 pub(super) async fn of(
     objects: &dyn Objects,
     review: &Review<'_>,
-    policy: &Value,
+    kind: Option<&Kind>,
     binding: &Value,
 ) -> Result<Vec<Option<Arc<Value>>>, Misfit> {
-    let (kind, reference) = (policy.at("spec.paramKind"), binding.at("spec.paramRef"));
-    if kind.is_null() || reference.is_null() {
+    let reference = binding.at("spec.paramRef");
+    let Some(kind) = kind.filter(|_| !reference.is_null()) else {
         return Ok(vec![None]);
-    }
-    let (version, name) = (kind.text("apiVersion"), kind.text("kind"));
-    let kinds = objects.kinds();
-    let served = kinds.object(version, name);
-    let served = served.ok_or_else(|| {
-        Misfit::Policy(format!(
-            "failed to find resource referenced by paramKind: '{version}, Kind={name}'"
-        ))
-    })?;
-    let found = named(objects, served, namespace(review, served, reference), reference).await;
+    };
+    let found = named(objects, kind, namespace(review, kind, reference), reference).await;
     let found = found.map_err(Misfit::Binding)?;
     match (found.is_empty(), reference.text("parameterNotFoundAction")) {
         (true, "Deny") => Err(Misfit::Binding(NONE_FOUND.to_owned())),
@@ -57,7 +66,7 @@ pub(super) async fn of(
 
 /// Where parameters of the kind are looked for.
 fn namespace<'r>(review: &Review<'r>, kind: &Kind, reference: &'r Value) -> Result<Option<&'r str>, String> {
-    match (kind.namespaced, reference.text("namespace"), review.namespace) {
+    match (kind.namespaced, reference.text("namespace"), review.about()) {
         (false, "", _) => Ok(None),
         (false, ..) => {
             Err("paramRef.namespace must not be provided for a cluster-scoped `paramKind`".to_owned())

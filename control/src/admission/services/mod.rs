@@ -13,6 +13,7 @@ use crate::kinds::FieldError;
 use crate::store::{Range, Store};
 use address::Left;
 use ipnet::IpNet;
+use ports::Taking;
 use ranges::Opened;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -59,9 +60,11 @@ impl ServiceAddresses {
             return Ok(Claims::default());
         };
         let held: BTreeSet<String> = old.map(keys).unwrap_or_default().into_iter().collect();
-        let source = self.cluster_ip(store, review.name, spec, &held).await?;
-        let chosen = self.ports(store, spec, &held, old.is_none()).await?;
-        self.health_check_port(store, spec, old, &chosen).await?;
+        let source = match old.is_none_or(is_external) {
+            true => self.cluster_ip(store, review, spec).await?,
+            false => None,
+        };
+        Taking::of(self, store, review.dry_run).all(spec, old).await?;
         let wanted: BTreeSet<String> = keys(service).into_iter().collect();
         let mut claims = released(store, held.difference(&wanted).cloned()).await?;
         claims
@@ -80,13 +83,12 @@ impl ServiceAddresses {
         Ok(claims)
     }
 
-    /// Chooses the cluster IP, or proves the one that was chosen. The range that a new one is from.
+    /// Chooses the cluster IP of a Service that had none, or proves the one that was chosen. The range that it is from.
     async fn cluster_ip(
         &self,
         store: &dyn Store,
-        name: &str,
+        review: &Review<'_>,
         spec: &mut Map<String, Value>,
-        held: &BTreeSet<String>,
     ) -> Result<Option<Opened>, Denial> {
         if text(spec, "type") == "ExternalName" {
             return Ok(None);
@@ -94,12 +96,14 @@ impl ServiceAddresses {
         let asked = text(spec, "clusterIP").to_owned();
         let (ip, source) = match asked.as_str() {
             "None" => (asked, None),
+            // What nobody will have need not be free.
+            _ if review.dry_run => (self.rehearsed(&asked)?, None),
             "" => {
-                let (ip, opened) = self.free_ip(store, name).await?;
+                let (ip, opened) = self.free_ip(store, review.name).await?;
                 (ip.to_string(), Some(opened))
             }
             _ => {
-                let source = self.given_ip(store, &asked, held).await?;
+                let source = self.given_ip(store, &asked).await?;
                 (asked, source)
             }
         };
@@ -108,31 +112,34 @@ impl ServiceAddresses {
         Ok(source)
     }
 
-    /// The range of an address that the client chose; none of one that the Service has already.
-    async fn given_ip(
-        &self,
-        store: &dyn Store,
-        asked: &str,
-        held: &BTreeSet<String>,
-    ) -> Result<Option<Opened>, Denial> {
-        let refused = |why: &str| {
-            let why = format!("failed to allocate IP {asked}: {why}");
-            Denial::Invalid(vec![FieldError::invalid("spec.clusterIPs", json!([asked]), why)])
-        };
+    /// What upstream shows in the place of an address that is not to be taken: the range's own.
+    fn rehearsed(&self, asked: &str) -> Result<String, Denial> {
+        match asked.parse::<IpAddr>() {
+            Ok(ip) if !ranges::holds(&self.cidr, ip) => {
+                let range = self.cidr.trunc();
+                let why = format!(
+                    "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {range}"
+                );
+                Err(unavailable(asked, &why))
+            }
+            _ if asked.is_empty() => Ok(self.cidr.network().to_string()),
+            _ => Ok(asked.to_owned()),
+        }
+    }
+
+    /// The range of an address that the client chose.
+    async fn given_ip(&self, store: &dyn Store, asked: &str) -> Result<Option<Opened>, Denial> {
         // Validation names what is no address at all.
         let Ok(ip) = asked.parse::<IpAddr>() else {
             return Ok(None);
         };
-        let key = address::key(ip);
-        if held.contains(&key) {
-            return Ok(None);
-        }
         let mut opened = ranges::opened(store, ip.is_ipv4()).await?.into_iter();
         let Some(opened) = opened.find(|opened| ranges::holds(&opened.net, ip)) else {
-            return Err(refused("the provided network does not match the current range"));
+            let why = "the provided network does not match the current range";
+            return Err(unavailable(asked, why));
         };
-        match store.get(&key).await? {
-            Some(_) => Err(refused("provided IP is already allocated")),
+        match store.get(&address::key(ip)).await? {
+            Some(_) => Err(unavailable(asked, "provided IP is already allocated")),
             None => Ok(Some(opened)),
         }
     }
@@ -149,6 +156,16 @@ impl ServiceAddresses {
         let why = format!("failed to allocate a serviceIP for Service {name:?}: range is full");
         Err(Denial::Failed(why))
     }
+}
+
+fn unavailable(asked: &str, why: &str) -> Denial {
+    let why = format!("failed to allocate IP {asked}: {why}");
+    Denial::Invalid(vec![FieldError::invalid("spec.clusterIPs", json!([asked]), why)])
+}
+
+/// Whether a Service has no addresses of its own.
+fn is_external(service: &Value) -> bool {
+    service["spec"]["type"] == "ExternalName"
 }
 
 /// An address of this part of a range that nobody has: guessed, and when that fails the first.
@@ -224,20 +241,18 @@ pub(super) fn keys(service: &Value) -> Vec<String> {
         .into_iter()
         .flatten()
         .filter_map(node_port);
-    let ports: BTreeSet<u16> = ports.chain(port_number(&spec["healthCheckNodePort"])).collect();
+    let ports: BTreeSet<i64> = ports.chain(port_number(&spec["healthCheckNodePort"])).collect();
     ips.chain(ports.into_iter().map(|port| format!("{}{port}", ports::KEYS)))
         .collect()
 }
 
-fn node_port(port: &Value) -> Option<u16> {
+fn node_port(port: &Value) -> Option<i64> {
     port_number(&port["nodePort"])
 }
 
-fn port_number(value: &Value) -> Option<u16> {
-    value
-        .as_u64()
-        .and_then(|n| u16::try_from(n).ok())
-        .filter(|n| *n > 0)
+/// As it is asked for, whether there are such ports or not.
+fn port_number(value: &Value) -> Option<i64> {
+    value.as_i64().filter(|number| *number != 0)
 }
 
 fn text<'v>(spec: &'v Map<String, Value>, key: &str) -> &'v str {
@@ -442,12 +457,12 @@ mod tests {
                 .await
                 .map(|claims| (claims.take, claims.release))
         };
-        // What a Service holds may be its node port, too: nothing is taken.
-        let released = format!("{}30000", ports::KEYS);
-        assert_eq!(
-            update(&old, both.clone()).await.unwrap(),
-            (vec![], vec![released])
-        );
+        // What a Service holds for the check is no node port of its own, unless it was one before.
+        let Err(Denial::Invalid(refused)) = update(&old, both.clone()).await else {
+            panic!("it is taken")
+        };
+        let why = "spec.ports[0].nodePort: Invalid value: 30001: provided port is already allocated";
+        assert_eq!(refused[0].to_string(), why);
         let mut twice = old.clone();
         twice["spec"]["ports"][0]["nodePort"] = 30001.into();
         assert_eq!(update(&twice, both).await.unwrap(), (vec![], vec![]));

@@ -51,7 +51,7 @@ pub(super) fn request(review: &Review<'_>, kind: &Kind, shown: &Shown, version: 
         request["userInfo"]["extra"] = json!(&*who.extra);
     }
     let name = Some(review.name).filter(|name| !name.is_empty());
-    for (key, value) in [("name", name), ("namespace", review.namespace)] {
+    for (key, value) in [("name", name), ("namespace", review.about())] {
         if let Some(value) = value {
             request[key] = value.into();
         }

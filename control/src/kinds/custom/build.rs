@@ -11,6 +11,7 @@ use super::typed;
 use super::{Converter, Custom, ScalePaths};
 use crate::kinds::kind::{Column, Kind, Subresource};
 use crate::kinds::rules::Rules;
+use crate::kinds::version_order::precedence;
 use crate::kinds::view::View;
 
 /// In upstream's order.
@@ -58,7 +59,7 @@ pub fn kinds(definition: &Value) -> Vec<Kind> {
         .iter()
         .filter(|v| v.flag("served"))
         .collect();
-    served.sort_by_key(|v| Reverse(priority(v.text("name"))));
+    served.sort_by_key(|v| Reverse(precedence(v.text("name"))));
     served.into_iter().map(|v| kind(definition, v)).collect()
 }
 
@@ -84,25 +85,10 @@ pub fn sort(kinds: &mut [Kind]) {
     kinds.sort_by_key(|kind| {
         (
             kind.group.clone(),
-            Reverse(priority(&kind.version)),
+            Reverse(precedence(&kind.version)),
             kind.plural.clone(),
         )
     });
-}
-
-/// Kubernetes' order of versions: general availability, beta, alpha, newest first; then the rest by name.
-fn priority(version: &str) -> (u8, u64, u64, Reverse<String>) {
-    let rest = version.strip_prefix('v').unwrap_or("");
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    let (major, tail) = rest.split_at(digits);
-    let word = tail.trim_end_matches(|c: char| c.is_ascii_digit());
-    let minor = tail[word.len()..].parse().unwrap_or(0);
-    match (major.parse(), word, minor) {
-        (Ok(major), "", 0) => (3, major, 0, Reverse(String::new())),
-        (Ok(major), "beta", minor) => (2, major, minor, Reverse(String::new())),
-        (Ok(major), "alpha", minor) => (1, major, minor, Reverse(String::new())),
-        _ => (0, 0, 0, Reverse(version.to_owned())),
-    }
 }
 
 /// The kind of one version of a definition.
@@ -270,46 +256,13 @@ fn warning(definition: &Value, version: &Value) -> Option<String> {
     let name = version.text("name");
     let better = definition.list("spec.versions").iter();
     let better = better
-        .filter(|v| v.flag("served") && !v.flag("deprecated") && priority(v.text("name")) > priority(name))
-        .max_by_key(|v| priority(v.text("name")));
+        .filter(|v| {
+            v.flag("served") && !v.flag("deprecated") && precedence(v.text("name")) > precedence(name)
+        })
+        .max_by_key(|v| precedence(v.text("name")));
     let base = format!("{group}/{name} {kind} is deprecated");
     Some(match better {
         Some(better) => format!("{base}; use {group}/{} {kind}", better.text("name")),
         None => base,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_in_kubernetes_order() {
-        let mut versions = vec![
-            "v1",
-            "foo1",
-            "v10beta3",
-            "v2",
-            "v3beta1",
-            "v12alpha1",
-            "v11alpha2",
-            "foo10",
-            "v11beta2",
-            "v10",
-        ];
-        versions.sort_by_key(|v| Reverse(priority(v)));
-        let want = [
-            "v10",
-            "v2",
-            "v1",
-            "v11beta2",
-            "v10beta3",
-            "v3beta1",
-            "v12alpha1",
-            "v11alpha2",
-            "foo1",
-            "foo10",
-        ];
-        assert_eq!(versions, want);
-    }
 }

@@ -15,6 +15,7 @@ pub fn create(object: &mut Value) {
     without_status(object);
     sync_cluster_ips(object);
     families(object, None);
+    hide_internal_policy(object);
 }
 
 /// `clusterIP` alone sets `clusterIPs`.
@@ -68,11 +69,13 @@ pub fn update(subresource: Option<&str>, new: &mut Value, old: &Value) {
     split_status(subresource, new, old);
     if subresource.is_none() {
         keep_addresses(new, old);
+        follow_cluster_ip(new, old);
+        keep_families(new, old);
         keep_node_ports(new, old);
         drop_what_the_type_lacks(new, old);
-        sync_cluster_ips(new);
         single_stack(new, old);
         families(new, Some(old));
+        hide_internal_policy(new);
     }
 }
 
@@ -81,28 +84,43 @@ fn keep_addresses(new: &mut Value, old: &Value) {
     if !(needs_cluster_ip(new) && needs_cluster_ip(old)) {
         return;
     }
-    follow_cluster_ip(new, old);
     if new.text("spec.clusterIP").is_empty() {
         copy(new, old, "clusterIP");
     }
     if new.list("spec.clusterIPs").is_empty() {
         copy(new, old, "clusterIPs");
     }
-    for key in ["ipFamilies", "ipFamilyPolicy"] {
-        if !new.has(&format!("spec.{key}")) {
-            copy(new, old, key);
+}
+
+/// Who knows the one address only, and changes, clears or keeps it, means the list as well.
+fn follow_cluster_ip(new: &mut Value, old: &Value) {
+    let (now, before) = (new.text("spec.clusterIP").to_owned(), old.text("spec.clusterIP"));
+    let ips = new.list("spec.clusterIPs");
+    if now == before {
+        if ips.is_empty() {
+            copy(new, old, "clusterIPs");
         }
+        return;
+    }
+    if ips == old.list("spec.clusterIPs") {
+        let follows = if now.is_empty() { Value::Null } else { json!([now]) };
+        set(new, "clusterIPs", follows);
     }
 }
 
-/// Who knows the one address only, and changes or clears it, means the list as well.
-fn follow_cluster_ip(new: &mut Value, old: &Value) {
-    let (now, before) = (new.text("spec.clusterIP").to_owned(), old.text("spec.clusterIP"));
-    if now == before || new.list("spec.clusterIPs") != old.list("spec.clusterIPs") {
+/// The policy stays; families do where the addresses that say them do.
+fn keep_families(new: &mut Value, old: &Value) {
+    if !(needs_cluster_ip(new) && needs_cluster_ip(old)) {
         return;
     }
-    let follows = if now.is_empty() { Value::Null } else { json!([now]) };
-    set(new, "clusterIPs", follows);
+    if !new.has("spec.ipFamilyPolicy") {
+        copy(new, old, "ipFamilyPolicy");
+    }
+    let ips = new.list("spec.clusterIPs");
+    let said = ips.first().is_some_and(|ip| ip != HEADLESS) && ips == old.list("spec.clusterIPs");
+    if said && !new.has("spec.ipFamilies") {
+        copy(new, old, "ipFamilies");
+    }
 }
 
 /// Who wants one family of a Service that had two, and changes nothing else, keeps the first.
@@ -120,13 +138,10 @@ fn single_stack(new: &mut Value, old: &Value) {
     }
 }
 
+/// A port that says none keeps the node port of the old one of its name, if no other wants that.
 fn keep_node_ports(new: &mut Value, old: &Value) {
     if needs_node_port(new) && needs_node_port(old) {
-        let mut used: HashSet<i64> = new
-            .list("spec.ports")
-            .iter()
-            .filter_map(|p| p.int("nodePort"))
-            .collect();
+        let used = node_ports(new);
         let Some(spec) = existing_mut(new, "spec") else {
             return;
         };
@@ -140,7 +155,6 @@ fn keep_node_ports(new: &mut Value, old: &Value) {
                 .get(port.get("name").and_then(Value::as_str).unwrap_or_default())
                 .and_then(|o| o.int("nodePort"));
             if let Some(number) = number.filter(|n| *n != 0 && !used.contains(n)) {
-                used.insert(number);
                 port.insert("nodePort".into(), number.into());
             }
         }
@@ -156,14 +170,11 @@ fn keep_node_ports(new: &mut Value, old: &Value) {
 /// A change of type takes along what only the old type had, where the update left it as it was.
 fn drop_what_the_type_lacks(new: &mut Value, old: &Value) {
     if needs_cluster_ip(old) && !needs_cluster_ip(new) {
-        let keys = [
-            "clusterIP",
-            "clusterIPs",
-            "ipFamilies",
-            "ipFamilyPolicy",
-            "internalTrafficPolicy",
-        ];
-        drop_unchanged(new, old, &keys);
+        let same = |key: &str| new.at(key) == old.at(key);
+        if same("spec.clusterIP") && same("spec.clusterIPs") {
+            drop_unchanged(new, old, &["clusterIP", "clusterIPs"]);
+        }
+        drop_unchanged(new, old, &["ipFamilies", "ipFamilyPolicy"]);
     }
     if has_node_ports(old)
         && !has_node_ports(new)
@@ -180,6 +191,20 @@ fn drop_what_the_type_lacks(new: &mut Value, old: &Value) {
     }
     if is(old, "LoadBalancer") && !is(new, "LoadBalancer") {
         drop_unchanged(new, old, &["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+    }
+    if !is(new, "LoadBalancer") && new.has("status.loadBalancer.ingress") {
+        new["status"]["loadBalancer"] = json!({});
+    }
+}
+
+/// Upstream shows none where there is no address for it to be about, whatever is stored.
+fn hide_internal_policy(object: &mut Value) {
+    let known = ["Cluster", "Local"].contains(&object.text("spec.internalTrafficPolicy"));
+    if is(object, "ExternalName")
+        && known
+        && let Some(spec) = existing_mut(object, "spec")
+    {
+        spec.remove("internalTrafficPolicy");
     }
 }
 
@@ -332,5 +357,71 @@ mod tests {
         new["spec"]["type"] = "ExternalName".into();
         update(None, &mut new, &old);
         assert_eq!(new, json!({"spec": {"type": "ExternalName"}}));
+    }
+
+    #[test]
+    fn an_address_is_kept_before_its_list_follows_it() {
+        let old = json!({"spec": {"type": "ClusterIP", "clusterIP": "1.2.3.4", "clusterIPs": ["1.2.3.4"],
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}});
+        for (changes, ip, ips) in [
+            (
+                json!({"clusterIP": "1.2.3.5", "clusterIPs": null}),
+                json!("1.2.3.5"),
+                json!(["1.2.3.5"]),
+            ),
+            (json!({"clusterIPs": null}), json!("1.2.3.4"), json!(["1.2.3.4"])),
+            // What was changed of one spelling is not what the old type had.
+            (
+                json!({"type": "ExternalName", "clusterIPs": ["1.2.3.6"]}),
+                json!("1.2.3.4"),
+                json!(["1.2.3.6"]),
+            ),
+            (
+                json!({"type": "ExternalName", "clusterIP": null}),
+                Value::Null,
+                Value::Null,
+            ),
+            (
+                json!({"type": "ExternalName", "clusterIPs": null}),
+                Value::Null,
+                Value::Null,
+            ),
+        ] {
+            let mut new = old.clone();
+            json_patch::merge(&mut new["spec"], &changes);
+            update(None, &mut new, &old);
+            assert_eq!(
+                (&new["spec"]["clusterIP"], &new["spec"]["clusterIPs"]),
+                (&ip, &ips),
+                "{changes}"
+            );
+        }
+    }
+
+    #[test]
+    fn families_that_are_left_out_are_chosen_anew_where_no_address_says_them() {
+        let old = json!({"spec": {"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"],
+            "ipFamilies": ["IPv6", "IPv4"], "ipFamilyPolicy": "RequireDualStack"}});
+        for (policy, families) in [
+            (Value::Null, json!(["IPv4", "IPv6"])),
+            (json!("SingleStack"), json!(["IPv4"])),
+        ] {
+            let mut new = old.clone();
+            json_patch::merge(
+                &mut new["spec"],
+                &json!({"ipFamilies": null, "ipFamilyPolicy": policy}),
+            );
+            update(None, &mut new, &old);
+            assert_eq!(new["spec"]["ipFamilies"], families, "{policy}");
+        }
+    }
+
+    #[test]
+    fn two_ports_of_one_name_are_both_given_what_it_had() {
+        let old = json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": 30000}]}});
+        let mut new = json!({"spec": {"type": "NodePort", "ports": [{"port": 80}, {"port": 81}]}});
+        update(None, &mut new, &old);
+        let given = [0, 1].map(|i| new["spec"]["ports"][i]["nodePort"].clone());
+        assert_eq!(given, [json!(30000), json!(30000)]);
     }
 }

@@ -153,12 +153,12 @@ impl Run {
         result
     }
 
-    fn told(
+    fn told<'a>(
         &mut self,
-        rule: &Rule,
+        rule: &'a Rule,
         schema: &Structural,
         value: &Value,
-        scope: &Scope<'_>,
+        scope: &Scope<'a>,
         path: Place<'_>,
     ) -> FieldError {
         let detail = self
@@ -183,7 +183,7 @@ impl Run {
     }
 
     /// What the rule's own expression says; nothing when it fails or says nothing fit to print.
-    fn message(&mut self, rule: &Rule, scope: &Scope<'_>) -> Option<String> {
+    fn message<'a>(&mut self, rule: &'a Rule, scope: &Scope<'a>) -> Option<String> {
         let program = rule.message_program.as_ref()?.as_ref().ok()?;
         let granted = CALL_LIMIT.min(self.left);
         let mut budget = granted;
