@@ -316,4 +316,12 @@ async fn a_node_serves_with_a_certificate_of_the_cluster() {
     assert_eq!(said, "said\n");
     assert_eq!(script(&pods, "p", "c", "echo hi").await, "hi\n");
     assert_eq!(asked(&client, "kubelet-serving").await.len(), 1);
+    // Another address is in none that it has; meanwhile it serves with that.
+    halves.flags.extend(["--node-ip", "127.0.0.1"]);
+    halves.kill_node();
+    halves.start_node();
+    let other = last_asked(&client, "kubelet-serving", 2).await;
+    assert_ne!(other, name);
+    let said = until_some("the node is reached", async || logs().await.ok()).await;
+    assert_eq!(said, "said\n");
 }
