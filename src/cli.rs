@@ -208,6 +208,10 @@ pub struct NodeArgs {
     /// is written there, and renewed in time.
     #[arg(long, value_name = "FILE")]
     pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// Ask for the certificate of the kubelet API too, and renew it; somebody has to approve each of these requests (signer
+    /// kubernetes.io/kubelet-serving). Until then the node has no logs and exec [default: what --kubeconfig has, or one of its own]
+    #[arg(long)]
+    pub rotate_server_certificates: bool,
     /// Directory of images, Pods' volumes and logs.
     #[arg(
         long,

@@ -141,16 +141,17 @@ async fn node(args: &NodeArgs) -> Result<()> {
     free.context("starting the node agent")?;
     let place = identity::Place {
         file: args.kubeconfig.clone(),
+        served: (args.rotate_server_certificates).then(|| data.path.join("kubelet-server.pem")),
         server: args.server.clone(),
         node: cluster.node_name.clone(),
     };
-    let joined = identity::join(place, args.bootstrap_kubeconfig.as_deref());
+    let joined = identity::join(place.clone(), args.bootstrap_kubeconfig.as_deref());
     let Some(joined) = stop.run_until_cancelled(joined).await else {
         return Ok(());
     };
     let (client, tls) = joined?;
     data.record(&cluster)?;
-    let common = node_options(&data, &cluster, &args.agent, &args.registry, client, tls)?;
+    let common = node_options(&data, &cluster, &args.agent, &args.registry, client.clone(), tls)?;
     let options = NodeOptions {
         node_ip: args.node_ip,
         pod_cidr: args.pod_cidr,
@@ -165,6 +166,7 @@ async fn node(args: &NodeArgs) -> Result<()> {
         true => format!("node {name} joined {server}"),
         false => format!("node {name} runs its static Pods; {server} does not answer yet"),
     });
+    identity::serve(place, client, &node);
     text::keep_small();
     stop.cancelled().await;
     if let Some(grace) = pods_grace(&args.agent) {

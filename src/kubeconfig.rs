@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use amphipod_control::auth::pki::{CertRequest, Pki, is_for_clients_only, self_signed};
-use amphipod_node::{NodeTls, Renewal};
+use amphipod_control::auth::pki::{CertRequest, Issued, Pki, is_for_clients_only, self_signed};
+use amphipod_node::{NodeTls, Renewal, TlsPair};
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -34,8 +34,8 @@ pub fn node_tls(pki: &Pki, name: &str) -> Result<NodeTls> {
         .issue(&CertRequest::node(name, Vec::new()))
         .with_context(|| format!("making the certificate of node {name}"))?;
     Ok(NodeTls {
-        cert_pem: issued.cert_pem,
-        key_pem: issued.key_pem,
+        pair: Some(pair(issued)),
+        is_asked_for: false,
         ca_pem: pki.ca_pem().to_owned(),
     })
 }
@@ -80,43 +80,41 @@ pub fn authority(file: &Path) -> Result<String> {
     authority.with_context(|| format!("reading {}", file.display()))
 }
 
-/// What the node serves with: its client certificate, if the kubeconfig has one that is for that too; else, as upstream's kubelet
-/// does, one that it signs itself. `kube` keeps the key to itself, so the file is read once more.
-pub fn serving(file: &Path, name: &str) -> Result<NodeTls> {
-    tls_of(file, name).with_context(|| format!("reading the identity in {}", file.display()))
+fn pair(issued: Issued) -> TlsPair {
+    TlsPair {
+        cert_pem: issued.cert_pem,
+        key_pem: issued.key_pem,
+    }
 }
 
-fn tls_of(file: &Path, name: &str) -> Result<NodeTls> {
+/// What the node serves with: its client certificate, if the kubeconfig has one that is for that too; else, as upstream's kubelet
+/// does, one that it signs itself, and nothing if it is asked for. `kube` keeps the key to itself, so the file is read once more.
+pub fn serving(file: &Path, name: &str, is_asked_for: bool) -> Result<NodeTls> {
+    let known = tls_of(file, is_asked_for);
+    let mut tls = known.with_context(|| format!("reading the identity in {}", file.display()))?;
+    if tls.pair.is_none() && !is_asked_for {
+        tracing::warn!(
+            "the kubelet API serves with a certificate that this node signs itself: a control plane that verifies nodes' certificates, as              amphipod's does, refuses it and has no logs, exec, port-forward and metrics of this node; --rotate-server-certificates asks              for one that it takes"
+        );
+        let own = CertRequest {
+            client: false,
+            ..CertRequest::node(name, Vec::new())
+        };
+        let own = self_signed(&own).with_context(|| format!("making the certificate of node {name}"))?;
+        tls.pair = Some(pair(own));
+    }
+    Ok(tls)
+}
+
+/// What a kubeconfig gives; it must have an identity.
+fn tls_of(file: &Path, is_asked_for: bool) -> Result<NodeTls> {
     let entries = Entries::read(file)?;
     let (user, cluster) = entries.chosen();
     let ca_pem = entries.pem(cluster, "certificate-authority")?;
-    let is_there = |name: &str| !user[name].is_null();
-    if is_there("client-certificate") || is_there("client-certificate-data") {
-        let (cert_pem, key_pem) = (
-            entries.pem(user, "client-certificate")?,
-            entries.pem(user, "client-key")?,
-        );
-        if !is_for_clients_only(&cert_pem) {
-            return Ok(NodeTls {
-                cert_pem,
-                key_pem,
-                ca_pem,
-            });
-        }
-    } else if !["token", "tokenFile", "exec"].into_iter().any(is_there) {
-        bail!(
-            "it has neither client-certificate nor token, tokenFile or exec; `amphipod kubeconfig --node NAME` writes one that has \
-             a certificate"
-        )
-    }
-    let request = CertRequest {
-        client: false,
-        ..CertRequest::node(name, Vec::new())
-    };
-    let own = self_signed(&request).with_context(|| format!("making the certificate of node {name}"))?;
+    let own = entries.pair(user)?;
     Ok(NodeTls {
-        cert_pem: own.cert_pem,
-        key_pem: own.key_pem,
+        pair: own.filter(|own| !is_asked_for && !is_for_clients_only(&own.cert_pem)),
+        is_asked_for,
         ca_pem,
     })
 }
@@ -151,6 +149,24 @@ impl<'a> Entries<'a> {
         found.unwrap_or(&Value::Null)
     }
 
+    /// The certificate of a user, who must have another identity if he has none.
+    fn pair(&self, user: &Value) -> Result<Option<TlsPair>> {
+        let is_there = |name: &str| !user[name].is_null();
+        if is_there("client-certificate") || is_there("client-certificate-data") {
+            return Ok(Some(TlsPair {
+                cert_pem: self.pem(user, "client-certificate")?,
+                key_pem: self.pem(user, "client-key")?,
+            }));
+        }
+        match ["token", "tokenFile", "exec"].into_iter().any(is_there) {
+            true => Ok(None),
+            false => bail!(
+                "it has neither client-certificate nor token, tokenFile or exec; `amphipod kubeconfig --node NAME` writes one that has \
+                 a certificate"
+            ),
+        }
+    }
+
     /// Kubeconfigs carry PEM inline as base64 (`NAME-data`) or name a file (`NAME`), by its way from their own folder.
     fn pem(&self, entry: &Value, name: &str) -> Result<String> {
         if let Some(data) = entry[format!("{name}-data")].as_str() {
@@ -172,7 +188,7 @@ mod tests {
     use serde_json::json;
 
     /// What a node of a kubeconfig with this user serves with.
-    fn serves(dir: &Path, user: Value) -> Result<NodeTls, String> {
+    fn serves(dir: &Path, user: Value, is_asked_for: bool) -> Result<NodeTls, String> {
         let text = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "mine",
             "contexts": [
@@ -184,7 +200,7 @@ mod tests {
         });
         let file = dir.join("kubeconfig");
         std::fs::write(&file, text.to_string()).unwrap();
-        tls_of(&file, "n1").map_err(|error| error.to_string())
+        serving(&file, "n1", is_asked_for).map_err(|error| error.root_cause().to_string())
     }
 
     #[test]
@@ -194,11 +210,14 @@ mod tests {
             std::fs::write(dir.path().join(file), text).unwrap();
         }
         let certified = json!({"client-certificate": "c.crt", "client-key-data": STANDARD.encode("INLINE"), "token": "t"});
-        let tls = serves(dir.path(), certified).unwrap();
+        let tls = serves(dir.path(), certified.clone(), false).unwrap();
+        let pair = tls.pair.unwrap();
         assert_eq!(
-            (&*tls.cert_pem, &*tls.key_pem, &*tls.ca_pem),
+            (&*pair.cert_pem, &*pair.key_pem, &*tls.ca_pem),
             ("CERT", "INLINE", "CA")
         );
+        let tls = serves(dir.path(), certified, true).unwrap();
+        assert!(tls.pair.is_none() && tls.is_asked_for);
         let clients = self_signed(&CertRequest::client("u", "g")).unwrap();
         for user in [
             json!({"client-certificate-data": STANDARD.encode(clients.cert_pem), "client-key": "c.key"}),
@@ -206,8 +225,9 @@ mod tests {
             json!({"tokenFile": "/t"}),
             json!({"exec": {"command": "c", "apiVersion": "client.authentication.k8s.io/v1"}}),
         ] {
-            let tls = serves(dir.path(), user.clone()).unwrap();
-            assert!(tls.cert_pem.contains("BEGIN CERTIFICATE"), "{user}");
+            assert!(serves(dir.path(), user.clone(), true).unwrap().pair.is_none());
+            let tls = serves(dir.path(), user.clone(), false).unwrap();
+            assert!(tls.pair.unwrap().cert_pem.contains("BEGIN CERTIFICATE"), "{user}");
             assert_eq!(tls.ca_pem, "CA");
         }
         for (user, words) in [
@@ -218,8 +238,10 @@ mod tests {
             ),
             (json!({"client-certificate": "c.crt"}), "has no client-key"),
         ] {
-            let refused = serves(dir.path(), user.clone()).err().unwrap();
-            assert!(refused.contains(words), "{user}: {refused}");
+            for is_asked_for in [false, true] {
+                let refused = serves(dir.path(), user.clone(), is_asked_for).err().unwrap();
+                assert!(refused.contains(words), "{user}: {refused}");
+            }
         }
     }
 }

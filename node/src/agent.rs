@@ -40,7 +40,7 @@ use crate::pressure::NodeState;
 use crate::reflect::reflect;
 use crate::registration::{RegisterError, Registration, Told, join};
 use crate::server::configz::configuration;
-use crate::server::{KubeletServer, ServeError, ServerOptions};
+use crate::server::{KubeletServer, ServeError, ServerOptions, Serving};
 use crate::shutdown::{self, Grace};
 use crate::users::{Users, UsersError};
 use crate::volumes;
@@ -77,6 +77,7 @@ pub struct Node {
     ctx: Arc<Context>,
     tasks: JoinSet<()>,
     is_member: bool,
+    serving: Serving,
     _claim: Claim,
 }
 
@@ -97,8 +98,9 @@ impl Node {
         let images = open_images(&options)?;
         let probe_counts = ProbeCounts::default();
         let station = Arc::new(station(&options, &table, &images, &probe_counts)?);
-        let server = KubeletServer::start(server_options(&options)?, station.clone(), shutdown.clone());
-        let server = server.await?;
+        let serving = Serving::default();
+        let served = server_options(&options, serving.clone())?;
+        let server = KubeletServer::start(served, station.clone(), shutdown.clone()).await?;
         let port = server.local_addr.port();
         let known_ip = options.node_ip.or_else(default_address);
         let memory_capacity = host.memory_bytes;
@@ -174,6 +176,7 @@ impl Node {
             ctx,
             tasks,
             is_member,
+            serving,
             _claim: claim,
         })
     }
@@ -191,6 +194,11 @@ impl Node {
     /// The address the node reports.
     pub fn ip(&self) -> IpAddr {
         self.ctx.host_ips[0]
+    }
+
+    /// What its kubelet API serves with.
+    pub fn serving(&self) -> Serving {
+        self.serving.clone()
     }
 
     /// Ends the node's Pods within the time they are given: the host is going down.
@@ -268,7 +276,10 @@ fn make_directories(options: &NodeOptions) -> Result<(), StartError> {
     Ok(())
 }
 
-fn server_options(options: &NodeOptions) -> Result<ServerOptions, StartError> {
+fn server_options(options: &NodeOptions, serving: Serving) -> Result<ServerOptions, StartError> {
+    if let Some(pair) = &options.tls.pair {
+        serving.set(pair).map_err(ServeError::Tls)?;
+    }
     let data = options.layout.root();
     let disk = host::disk(data).map_err(|source| StartError::Directory {
         path: data.to_owned(),
@@ -276,8 +287,7 @@ fn server_options(options: &NodeOptions) -> Result<ServerOptions, StartError> {
     })?;
     Ok(ServerOptions {
         listen: options.kubelet_listen,
-        cert_pem: options.tls.cert_pem.clone(),
-        key_pem: options.tls.key_pem.clone(),
+        serving,
         ca_pem: options.tls.ca_pem.clone(),
         run_dir: options.run_dir.clone(),
         client: Some(options.client.clone()),

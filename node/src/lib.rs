@@ -47,4 +47,5 @@ pub use agent::{Node, StartError, check_ranges};
 pub use client::{Renewal, client};
 pub use down::{DownError, DownOptions, down};
 pub use layout::{Layout, LayoutError};
-pub use options::{DEFAULT_MAX_PODS, NodeOptions, NodeTls, PidsLimit};
+pub use options::{DEFAULT_MAX_PODS, NodeOptions, NodeTls, PidsLimit, TlsPair};
+pub use server::Serving;

@@ -67,7 +67,6 @@ pub struct NodeOptions {
     pub run_dir: PathBuf,
     /// A client speaking as `system:node:<node_name>`.
     pub client: kube::Client,
-    /// The node's certificate, for the kubelet API.
     pub tls: NodeTls,
     /// Address to report as InternalIP; found from the default route when absent.
     pub node_ip: Option<IpAddr>,
@@ -102,12 +101,22 @@ pub struct NodeOptions {
     pub labels: BTreeMap<String, String>,
 }
 
-/// PEM blocks of the node's one certificate (client and server usage).
+/// How the kubelet API and its callers know one another.
 #[derive(Clone)]
 pub struct NodeTls {
+    /// What it serves with from the start. Without it handshakes fail until [`crate::Serving::set`] gives it one.
+    pub pair: Option<TlsPair>,
+    /// Whether that is asked of the control plane, and renewed.
+    pub is_asked_for: bool,
+    /// The cluster's authority, PEM.
+    pub ca_pem: String,
+}
+
+/// A certificate and its private key, PEM.
+#[derive(Clone)]
+pub struct TlsPair {
     pub cert_pem: String,
     pub key_pem: String,
-    pub ca_pem: String,
 }
 
 impl NodeOptions {

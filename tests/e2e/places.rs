@@ -8,7 +8,8 @@ use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
-use kube::Api;
+use kube::api::Patch;
+use kube::{Api, Client};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -174,11 +175,19 @@ where
     api.create(&Default::default(), &object).await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_obtains_its_certificate() {
-    let Some(mut halves) = Halves::control_only("a node that asks for its certificate").await else {
-        return;
-    };
+/// Lets who has a bootstrap token do what this role says, as kubeadm has it.
+async fn bootstrappers_may(client: &Client, role: &str) {
+    let binding = json!({
+        "metadata": {"generateName": "bootstrappers-"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [{"kind": "Group", "name": "system:bootstrappers", "apiGroup": "rbac.authorization.k8s.io"}],
+    });
+    make(&Api::<ClusterRoleBinding>::all(client.clone()), binding).await;
+}
+
+/// A node that may ask for its certificate by a token.
+async fn bootstrapped(test: &str) -> Option<Halves> {
+    let mut halves = Halves::control_only(test).await?;
     let client = halves.client().await;
     let secret = json!({
         "metadata": {"name": "bootstrap-token-abcdef"},
@@ -186,39 +195,133 @@ async fn a_node_obtains_its_certificate() {
         "stringData": {"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true"},
     });
     make(&Api::<Secret>::namespaced(client.clone(), "kube-system"), secret).await;
-    // As kubeadm has it.
-    for (name, role) in [
-        ("ask", "system:node-bootstrapper"),
-        (
-            "approve",
-            "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
-        ),
-    ] {
-        let binding = json!({
-            "metadata": {"name": name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-            "subjects": [{"kind": "Group", "name": "system:bootstrappers", "apiGroup": "rbac.authorization.k8s.io"}],
-        });
-        make(&Api::<ClusterRoleBinding>::all(client.clone()), binding).await;
-    }
+    bootstrappers_may(&client, "system:node-bootstrapper").await;
     kubeconfig(
         &halves,
         "bootstrap.kubeconfig",
         &json!({"token": "abcdef.0123456789abcdef"}),
     );
     halves.bootstrap = Some(halves.dir().join("bootstrap.kubeconfig"));
-    let mut halves = halves.with_node().await;
-    let file = halves.dir().join("node.kubeconfig");
-    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    let made = fs::read(&file).unwrap();
+    Some(halves)
+}
+
+const BY_ITSELF: &str = "system:certificates.k8s.io:certificatesigningrequests:nodeclient";
+
+/// The requests to a signer, oldest first.
+async fn asked(client: &Client, signer: &str) -> Vec<CertificateSigningRequest> {
     let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
-    let asked = async || requests.list(&Default::default()).await.unwrap().items.len();
-    assert_eq!(asked().await, 1);
+    let mut all = requests.list(&Default::default()).await.unwrap().items;
+    all.retain(|request| request.spec.signer_name == format!("kubernetes.io/{signer}"));
+    all.sort_by_key(|request| request.metadata.creation_timestamp.clone());
+    all
+}
+
+/// Waits until there are so many requests to a signer, and says the name of the last.
+async fn last_asked(client: &Client, signer: &str, count: usize) -> String {
+    until_some("it is asked for", async || {
+        let mut all = asked(client, signer).await;
+        let request = (all.len() == count).then(|| all.pop()).flatten()?;
+        request.metadata.name
+    })
+    .await
+}
+
+async fn decide(client: &Client, name: &str, decision: &str) {
+    let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
+    let condition = json!([{"type": decision, "status": "True", "reason": "Test", "message": "by the test"}]);
+    let body = Patch::Merge(json!({"status": {"conditions": condition}}));
+    let decided = requests.patch_approval(name, &Default::default(), &body).await;
+    decided.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_obtains_its_certificate() {
+    let Some(mut halves) = bootstrapped("a node that asks for its certificate").await else {
+        return;
+    };
+    let client = halves.client().await;
+    let signer = "kube-apiserver-client-kubelet";
+    let (file, key) = (
+        halves.dir().join("node.kubeconfig"),
+        halves.dir().join("node.kubeconfig.key.tmp"),
+    );
+    let is_private = |file: &Path| fs::metadata(file).unwrap().permissions().mode() & 0o777 == 0o600;
+    halves.start_node();
+    let name = last_asked(&client, signer, 1).await;
+    assert!(name.starts_with("node-csr-") && is_private(&key), "{name}");
+    // It is the same request that is waited for when it is started again, and is over once it is refused.
+    halves.kill_node();
+    halves.start_node();
+    decide(&client, &name, "Denied").await;
+    until_some("the start is refused", async || {
+        (!halves.node_runs()).then_some(())
+    })
+    .await;
+    let said = halves.last_of_node();
+    assert!(said.contains(&format!("{name} is denied: by the test")), "{said}");
+    assert!(!key.exists() && asked(&client, signer).await.len() == 1);
+
+    bootstrappers_may(&client, BY_ITSELF).await;
+    let mut halves = halves.with_node().await;
+    assert!(is_private(&file) && !key.exists());
+    let made = fs::read(&file).unwrap();
+    assert_eq!(asked(&client, signer).await.len(), 2);
     // Who has one does not ask again.
     halves.kill_node();
     halves.start_node();
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     pods.create(&Default::default(), &pod()).await.unwrap();
     until(&pods, "p", "it runs", |status| runs(status, "c")).await;
-    assert_eq!((asked().await, fs::read(&file).unwrap()), (1, made));
+    assert_eq!(
+        (asked(&client, signer).await.len(), fs::read(&file).unwrap()),
+        (2, made)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_serves_with_a_certificate_of_the_cluster() {
+    let Some(halves) = bootstrapped("a node that asks for what it serves with").await else {
+        return;
+    };
+    let client = halves.client().await;
+    bootstrappers_may(&client, BY_ITSELF).await;
+    let mut halves = halves.with_node().await;
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    pods.create(&Default::default(), &pod()).await.unwrap();
+    until(&pods, "p", "it runs", |status| runs(status, "c")).await;
+    let logs = async || pods.logs("p", &Default::default()).await;
+    assert!(logs().await.is_err(), "it signs its own");
+    let said = halves.last_of_node();
+    assert!(said.contains("--rotate-server-certificates"), "{said}");
+
+    halves.flags = vec!["--rotate-server-certificates"];
+    halves.kill_node();
+    halves.start_node();
+    let name = last_asked(&client, "kubelet-serving", 1).await;
+    assert!(name.starts_with("csr-") && logs().await.is_err(), "{name}");
+    halves.kill_node();
+    halves.start_node();
+    decide(&client, &name, "Approved").await;
+    let said = until_some("the node is reached", async || logs().await.ok()).await;
+    assert_eq!(said, "said\n");
+    until_some("the key is with the certificate", async || {
+        let is_there = |name: &str| halves.node_dir().join(name).exists();
+        (is_there("kubelet-server.pem") && !is_there("kubelet-server.pem.key.tmp")).then_some(())
+    })
+    .await;
+    // Who has one serves with it at once, and does not ask again.
+    halves.kill_node();
+    halves.start_node();
+    let said = until_some("the node is reached", async || logs().await.ok()).await;
+    assert_eq!(said, "said\n");
+    assert_eq!(script(&pods, "p", "c", "echo hi").await, "hi\n");
+    assert_eq!(asked(&client, "kubelet-serving").await.len(), 1);
+    // Another address is in none that it has; meanwhile it serves with that.
+    halves.flags.extend(["--node-ip", "127.0.0.1"]);
+    halves.kill_node();
+    halves.start_node();
+    let other = last_asked(&client, "kubelet-serving", 2).await;
+    assert_ne!(other, name);
+    let said = until_some("the node is reached", async || logs().await.ok()).await;
+    assert_eq!(said, "said\n");
 }

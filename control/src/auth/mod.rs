@@ -10,6 +10,7 @@ pub mod defaults;
 pub mod identity;
 mod kubeconfig;
 pub mod node;
+pub mod own_request;
 pub mod pki;
 pub mod rbac;
 mod reader;

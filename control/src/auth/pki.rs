@@ -231,31 +231,6 @@ pub fn is_for_clients_only(pem: &str) -> bool {
     usage == Some(true)
 }
 
-/// A request for a certificate, and the key that it is for, PEM.
-pub struct Requested {
-    pub csr_pem: String,
-    pub key_pem: String,
-}
-
-/// Asks for a certificate with this subject and a new key; what it is for the object of the API says.
-///
-/// # Errors
-/// [`PkiError::Issue`].
-pub fn ask(cn: &str, org: &str) -> Result<Requested, PkiError> {
-    let failed = |e: rcgen::Error| PkiError::Issue {
-        cn: cn.to_owned(),
-        message: e.to_string(),
-    };
-    let pair = KeyPair::generate().map_err(failed)?;
-    let mut params = CertificateParams::new(Vec::<String>::new()).map_err(failed)?;
-    params.distinguished_name = name(cn, Some(org));
-    let request = params.serialize_request(&pair).and_then(|request| request.pem());
-    Ok(Requested {
-        csr_pem: request.map_err(failed)?,
-        key_pem: pair.serialize_pem(),
-    })
-}
-
 /// The key in a file, PEM; made there, readable by its owner only, when there is none.
 pub(super) fn key_file(path: &Path) -> Result<String, PkiError> {
     if !path.exists() {
@@ -343,11 +318,7 @@ fn issue(
         message: e.to_string(),
     };
     let pair = KeyPair::generate().map_err(failed)?;
-    let mut params = CertificateParams::new(request.dns.clone()).map_err(failed)?;
-    params
-        .subject_alt_names
-        .extend(request.ips.iter().map(|ip| SanType::IpAddress(*ip)));
-    params.distinguished_name = name(&request.cn, request.org.as_deref());
+    let mut params = names(request).map_err(failed)?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     if request.client {
         params
@@ -365,6 +336,15 @@ fn issue(
         cert_pem: made.pem(),
         key_pem: pair.serialize_pem(),
     })
+}
+
+/// Whose it is to be, without what for and how long.
+pub(super) fn names(request: &CertRequest) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(request.dns.clone())?;
+    let ips = request.ips.iter().map(|ip| SanType::IpAddress(*ip));
+    params.subject_alt_names.extend(ips);
+    params.distinguished_name = name(&request.cn, request.org.as_deref());
+    Ok(params)
 }
 
 fn name(cn: &str, org: Option<&str>) -> DistinguishedName {
@@ -455,13 +435,6 @@ mod tests {
         let own = self_signed(&CertRequest::node("n", vec![])).unwrap();
         let (from, to) = validity(&own.cert_pem).unwrap();
         assert!(from < jiff::Timestamp::now() && jiff::Timestamp::now() < to);
-        let asked = ask("system:node:n", "system:nodes").unwrap();
-        let wanted = crate::auth::certificate_request::Wanted::read(asked.csr_pem.as_bytes()).unwrap();
-        assert_eq!(
-            (&*wanted.name, &*wanted.organizations),
-            ("system:node:n", &["system:nodes".to_owned()][..])
-        );
-        assert_eq!(wanted.alternatives, []);
     }
 
     #[test]

@@ -6,8 +6,8 @@
 use std::io;
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -38,20 +38,16 @@ pub fn server_config(options: &ServerOptions) -> Result<Arc<ServerConfig>, TlsEr
         .allow_unauthenticated()
         .build()
         .map_err(|e| pem("cluster CA", io::Error::other(e)))?;
-    let chain = certificates("certificate", &options.cert_pem)?;
-    let key = PrivateKeyDer::from_pem_slice(options.key_pem.as_bytes())
-        .map_err(|e| pem("private key", io::Error::other(e)))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Rustls)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(TlsError::Rustls)?;
+        .with_cert_resolver(Arc::new(options.serving.clone()));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
-fn certificates(what: &'static str, text: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(what: &'static str, text: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     let found = found.map_err(|e| pem(what, io::Error::other(e)))?;
     if found.is_empty() {
@@ -60,7 +56,7 @@ fn certificates(what: &'static str, text: &str) -> Result<Vec<CertificateDer<'st
     Ok(found)
 }
 
-fn pem(what: &'static str, error: io::Error) -> TlsError {
+pub(super) fn pem(what: &'static str, error: io::Error) -> TlsError {
     TlsError::Pem {
         what,
         reason: error.to_string(),

@@ -24,6 +24,7 @@ pub fn configuration(options: &NodeOptions, disk_bytes: u64) -> Value {
         "kind": "KubeletConfiguration",
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "enableServer": true,
+        "serverTLSBootstrap": options.tls.is_asked_for,
         "staticPodPath": options.static_pod_path,
         "podLogsDir": options.layout.logs(),
         "authentication": {"x509": {}, "webhook": {"enabled": true, "cacheTTL": text(KNOWN_FOR)},

@@ -10,6 +10,7 @@ mod host_logs;
 mod logs;
 mod routes;
 mod running;
+mod serving;
 mod storage;
 mod streaming;
 
@@ -33,6 +34,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 pub use auth::TlsError;
+pub use serving::Serving;
 
 use crate::exec::{Execs, Target};
 use crate::metrics::Station;
@@ -52,8 +54,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ServerOptions {
     /// Port 0 lets the kernel choose.
     pub listen: SocketAddr,
-    pub cert_pem: String,
-    pub key_pem: String,
+    pub serving: Serving,
     /// The cluster's CA: client certificates must be its own.
     pub ca_pem: String,
     /// Where streams of commands in containers are.

@@ -21,6 +21,7 @@ use crate::layout::Layout;
 use crate::metrics::ProbeCounts;
 use crate::metrics::disks::Disks;
 use crate::network::Names;
+use crate::options::TlsPair;
 
 /// A CA, and certificates of it.
 struct Authority {
@@ -93,6 +94,7 @@ impl PodTable for Table {
 
 struct Cluster {
     authority: Authority,
+    serving: Serving,
     table: Arc<Table>,
     server: KubeletServer,
     logs: tempfile::TempDir,
@@ -104,14 +106,20 @@ const LINES: &str = "2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:01Z std
 
 impl Cluster {
     async fn start() -> Self {
+        let cluster = Self::unserved().await;
+        cluster.serving.set(&pair(&cluster.authority)).unwrap();
+        cluster
+    }
+
+    /// Without a certificate to serve with.
+    async fn unserved() -> Self {
         let authority = Authority::new();
-        let (cert_pem, key_pem) = authority.issue("system:node:node", "system:nodes");
+        let serving = Serving::default();
         let table = Arc::new(Table::default());
         let listen = "127.0.0.1:0".parse().unwrap();
         let options = ServerOptions {
             listen,
-            cert_pem,
-            key_pem,
+            serving: serving.clone(),
             ca_pem: authority.pem.clone(),
             run_dir: "/nonexistent".into(),
             client: None,
@@ -132,6 +140,7 @@ impl Cluster {
             .unwrap();
         Self {
             authority,
+            serving,
             table,
             server,
             logs: tempfile::tempdir().unwrap(),
@@ -202,6 +211,11 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.shutdown.cancel();
     }
+}
+
+fn pair(authority: &Authority) -> TlsPair {
+    let (cert_pem, key_pem) = authority.issue("system:node:node", "system:nodes");
+    TlsPair { cert_pem, key_pem }
 }
 
 fn client(ca: &str, identity: Option<(String, String)>) -> ClientConfig {
@@ -289,6 +303,29 @@ async fn a_certificate_of_another_ca_does_not_get_in() {
             .await
             .is_err()
     );
+}
+
+#[tokio::test]
+async fn what_is_served_with_may_come_late_and_be_another() {
+    let cluster = Cluster::unserved().await;
+    let shakes = async |authority: &Authority| {
+        let stream = TcpStream::connect(cluster.server.local_addr).await.unwrap();
+        let connector = TlsConnector::from(Arc::new(client(&authority.pem, None)));
+        let name = ServerName::try_from("node").unwrap();
+        connector.connect(name, stream).await.is_ok()
+    };
+    assert!(!shakes(&cluster.authority).await);
+    cluster.serving.set(&pair(&cluster.authority)).unwrap();
+    assert!(shakes(&cluster.authority).await);
+    let other = Authority::new();
+    let broken = TlsPair {
+        key_pem: pair(&other).key_pem,
+        ..pair(&other)
+    };
+    assert!(cluster.serving.set(&broken).is_err());
+    assert!(shakes(&cluster.authority).await);
+    cluster.serving.set(&pair(&other)).unwrap();
+    assert!(shakes(&other).await && !shakes(&cluster.authority).await);
 }
 
 #[tokio::test]

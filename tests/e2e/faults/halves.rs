@@ -25,6 +25,8 @@ pub struct Halves {
     node: Option<Child>,
     /// The node asks for its certificate by this kubeconfig.
     pub bootstrap: Option<PathBuf>,
+    /// More flags of the node.
+    pub flags: Vec<&'static str>,
 }
 
 impl Halves {
@@ -49,6 +51,7 @@ impl Halves {
             control: None,
             node: None,
             bootstrap: None,
+            flags: Vec::new(),
         };
         this.start_control().await;
         this.push(&image, "busybox:v1");
@@ -161,6 +164,7 @@ impl Halves {
         if let Some(file) = &self.bootstrap {
             command.arg("--bootstrap-kubeconfig").arg(file);
         }
+        command.args(&self.flags);
         // Few more than there are: whoever is gone from the API and not from the host must not count.
         command.args(["--max-pods", "8"]);
         // A full disk is to be got over here, not to end Pods.
