@@ -395,12 +395,12 @@ impl Worker {
     fn clean_up(&self, pod: PodView<'_>) {
         self.ctx.table.remove(pod.uid());
         let dirs = self.ctx.dirs(pod);
+        log_links::forget_all(&self.ctx.options.layout, &dirs.containers());
         for dir in [&dirs.root, &dirs.logs] {
             if let Err(error) = host::remove_tree(dir) {
                 tracing::warn!(%error, pod = %pod.full_name(), "a directory of a removed Pod stays");
             }
         }
-        log_links::forget(&self.ctx.options.layout, &dirs.logs);
     }
 }
 

@@ -283,10 +283,10 @@ impl Worker {
         let dirs = self.ctx.dirs(view);
         let Some(gone) = oldest.checked_sub(1) else { return };
         let (attempt, log) = (dirs.attempt(container, gone), dirs.log(container, gone));
+        log_links::forget_attempt(&self.ctx.options.layout, &attempt);
         let removed = removal::remove(&attempt).and_then(|()| remove_log(&log));
         if let Err(error) = removed {
             tracing::warn!(%error, path = %attempt.display(), "cannot remove an old attempt and its log");
         }
-        log_links::forget(&self.ctx.options.layout, &log);
     }
 }
