@@ -113,8 +113,8 @@ fn remove_pods(layout: &Layout) -> Result<(), DownError> {
     let own = own_pods(layout)?;
     for logs in logs_of(&own, list(&layout.logs())?) {
         host::remove_tree(&logs)?;
-        log_links::forget(layout, &logs);
     }
+    log_links::sweep(layout);
     for pod in own {
         host::remove_tree(&pod)?;
     }

@@ -11,8 +11,9 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::changing::{container, until};
-use crate::cluster::{PATIENCE, free_port, http_get};
-use crate::streams::{is_ready, with_busybox};
+use crate::cluster::{Cluster, PATIENCE, free_port, http_get, is_root, text};
+use crate::faults::Disk;
+use crate::streams::{busybox_image, is_ready, with_busybox};
 
 fn manifest(port: u16, text: &str) -> String {
     format!(
@@ -231,6 +232,66 @@ async fn a_node_short_of_memory_ends_pods_and_a_host_that_goes_down_too() {
             Some("Pod was terminated in response to imminent node shutdown.")
         )
     );
+}
+
+/// A Pod that is ready when it has written so many MiB.
+fn writing(name: &str, file: &str, size: u64) -> Pod {
+    let script = format!("dd if=/dev/zero of={file} bs=1M count={size} && touch /done; exec sleep 600");
+    serde_json::from_value(json!({
+        "metadata": {"name": name},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "volumes": [{"name": "v", "emptyDir": {}}],
+            "containers": [{
+                "name": "server",
+                "image": "amphipod.local/busybox:v1",
+                "command": ["sh", "-c", script],
+                "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+                "readinessProbe": {"exec": {"command": ["test", "-e", "/done"]}, "periodSeconds": 1},
+            }],
+        },
+    }))
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_the_file_system_that_is_short_is_ended_and_not_who_holds_more_of_another() {
+    const TEST: &str = "eviction where volumes are on a file system of their own";
+    if !is_root(TEST) {
+        return;
+    }
+    let mut cluster = Cluster::new();
+    let Some(image) = busybox_image(TEST, cluster.dir()) else {
+        return;
+    };
+    let root = cluster.dir().canonicalize().unwrap().join("kubelet");
+    std::fs::create_dir(&root).unwrap();
+    let disk = Disk::at(root.clone());
+    cluster.flags = vec!["--root-dir".into(), root.display().to_string()];
+    cluster
+        .flags
+        .extend(["--eviction-hard".into(), "nodefs.available<40%".into()]);
+    cluster.start(&[]);
+    cluster.push(&image, "busybox:v1");
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client().await);
+    let elsewhere = writing("elsewhere", "/large", 90);
+    pods.create(&Default::default(), &elsewhere).await.unwrap();
+    ready(&pods, "elsewhere").await;
+    let there = writing("there", "/v/large", 45);
+    pods.create(&Default::default(), &there).await.unwrap();
+    until(&pods, "there", "it is evicted", |s| {
+        s.reason.as_deref() == Some("Evicted")
+    })
+    .await;
+    let message = pods.get("there").await.unwrap().status.unwrap().message.unwrap();
+    let said = "The node was low on resource: ephemeral-storage. Threshold quantity: ";
+    assert!(message.starts_with(said), "{message}");
+    let status = pods.get("elsewhere").await.unwrap().status.unwrap();
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    cluster.stop(Signal::SIGTERM);
+    let down = cluster.down();
+    assert!(down.status.success(), "{}", text(&down));
+    drop(disk);
 }
 
 /// A Pod that asks for thousandths of a processor of the node.

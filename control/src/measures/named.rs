@@ -1,5 +1,6 @@
 //! Numbers of what has a name that somebody of the cluster gave, such as a webhook.
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Names and what goes with them, of which numbers are kept apart. No cluster comes near it that does not make and delete such
@@ -16,8 +17,8 @@ impl<K, N> Default for Named<K, N> {
     }
 }
 
-impl<K: Ord + Clone, N: Default> Named<K, N> {
-    /// The numbers of a name.
+impl<K: Ord + Clone + Debug, N: Default> Named<K, N> {
+    /// The numbers of a name. That there are no further ones is logged once.
     pub fn of(&self, name: K) -> Option<Arc<N>> {
         let known = self
             .0
@@ -27,7 +28,14 @@ impl<K: Ord + Clone, N: Default> Named<K, N> {
             .cloned();
         known.or_else(|| {
             let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-            (all.len() < MOST || all.contains_key(&name)).then(|| all.entry(name).or_default().clone())
+            if all.len() >= MOST {
+                return all.get(&name).cloned();
+            }
+            let count = all.len() + 1;
+            if count == MOST && !all.contains_key(&name) {
+                tracing::warn!(count, last = ?name, "so many names are counted by; new ones are not any more");
+            }
+            Some(all.entry(name).or_default().clone())
         })
     }
 

@@ -190,7 +190,7 @@ impl Layout {
     }
 }
 
-/// Nothing is done to one that is there.
+/// Nothing is done to one that is there. Those above it that are missing are made the same, as upstream's are.
 fn make(dir: &Path, mode: u32) -> Result<(), LayoutError> {
     let made = DirBuilder::new().recursive(true).mode(mode).create(dir);
     made.map_err(at("make", dir))

@@ -1,6 +1,6 @@
 //! What every running container uses, as its shim says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +78,7 @@ pub async fn read(station: &Station) -> (Vec<Container>, Vec<Failed>) {
 }
 
 /// The processes of each running container, by its id; guests have none.
-pub async fn pids(station: &Station) -> HashMap<String, Vec<u32>> {
+pub async fn pids(station: &Station) -> BTreeMap<String, Vec<u32>> {
     let answers = ask_all(running(station), pids_of).await.told.into_iter();
     let all = answers.filter_map(|(_, container, pids)| Some((container.target.id, pids.ok()?)));
     all.filter(|(_, pids)| !pids.is_empty()).collect()

@@ -29,15 +29,8 @@ pub struct PodDisk {
 impl PodDisk {
     /// All of it. What lies in memory is none.
     pub fn total(&self) -> DiskUse {
-        let all = self
-            .volumes
-            .values()
-            .chain(self.layers.values())
-            .chain(self.logs.values());
-        all.fold(DiskUse::default(), |sum, one| DiskUse {
-            bytes: sum.bytes + one.bytes,
-            inodes: sum.inodes + one.inodes,
-        })
+        let parts = [&self.volumes, &self.layers, &self.logs];
+        parts.into_iter().flat_map(BTreeMap::values).sum()
     }
 }
 

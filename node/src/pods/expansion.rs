@@ -10,7 +10,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::Value;
 
-use super::context::Context;
+use super::context::{Context, PodDirs};
 use super::drivers::{self, DriverError};
 use super::view::PodView;
 use crate::csi::expansion::{self, Growth};
@@ -18,7 +18,9 @@ use crate::csi::published::Published;
 use crate::csi::{CsiError, Obstacle, Wish};
 use crate::events::Severity::{Normal, Warning};
 use crate::quantity;
+use crate::volumes;
 use crate::volumes::claims::{self, Claimed};
+use crate::volumes::disks::{Disk, GrowthError};
 
 /// How often claims are looked at. Growth is a person's wish: he waits that long at most.
 const EVERY: Duration = Duration::from_secs(30);
@@ -33,8 +35,18 @@ enum ExpansionError {
     Driver(#[from] DriverError),
     #[error("Expander.NodeExpand failed to expand the volume : {0}")]
     Csi(#[from] CsiError),
+    #[error(transparent)]
+    Disk(#[from] GrowthError),
     #[error("cannot write the status of claim {name}: {source}")]
     Write { name: String, source: Box<kube::Error> },
+}
+
+/// Who makes a volume larger on its node.
+enum Expander {
+    Driver(Box<Wish>),
+    Disk(Disk),
+    /// A directory has the room of what it is in, and a device is as large as it is.
+    Nobody,
 }
 
 impl ExpansionError {
@@ -55,12 +67,12 @@ pub async fn follow(ctx: Arc<Context>, pod: Pod) {
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let dir = ctx.dirs(view).root;
+        let dirs = ctx.dirs(view);
         for volume in view.spec.volumes.iter().flatten() {
             let Some(name) = claims::name_of(view.name(), volume) else {
                 continue;
             };
-            if !Published::exists(&dir, &volume.name) {
+            if !may_grow(&ctx, &dirs, volume) {
                 continue;
             }
             match claims::find(&ctx.options.client, view.pod, volume, &name).await {
@@ -71,12 +83,29 @@ pub async fn follow(ctx: Arc<Context>, pod: Pod) {
     }
 }
 
-/// Lets the volume on this node follow its claim, if that is due.
+/// Whether the Pod is shown something of this volume that may grow meanwhile.
+fn may_grow(ctx: &Context, dirs: &PodDirs, volume: &Volume) -> bool {
+    if Published::exists(&dirs.root, &volume.name) {
+        return true;
+    }
+    let target = volumes::place(&dirs.volumes(), volume);
+    let shown = target.and_then(|target| ctx.disks.is_shown(&target));
+    shown.unwrap_or_else(|error| {
+        tracing::debug!(%error, volume = volume.name, "a volume was not looked at");
+        false
+    })
+}
+
+/// Lets the volume on this node follow its claim, if that is due. Only drivers' and local ones do, as upstream.
 pub async fn grow(ctx: &Context, pod: PodView<'_>, volume: &Volume, claimed: &Claimed) {
     let Some(growth) = expansion::due(&claimed.claim, &claimed.volume) else {
         return;
     };
     let name = claimed.volume.name_any();
+    let spec = claimed.volume.spec.as_ref();
+    if !spec.is_some_and(|spec| spec.csi.is_some() || spec.local.is_some()) {
+        return;
+    }
     let of_claim = volume.persistent_volume_claim.as_ref();
     if of_claim.and_then(|claim| claim.read_only) == Some(true) {
         let text = format!(
@@ -109,25 +138,34 @@ async fn expand(
     growth: &Growth,
 ) -> Result<(), ExpansionError> {
     let client = &ctx.options.client;
-    let spec = claimed.volume.spec.as_ref();
-    let Some(source) = spec.and_then(|spec| spec.csi.as_ref()) else {
-        return Ok(());
-    };
-    let wish = drivers::persistent(client, pod, &claimed.volume, source, None).await?;
+    let expander = expander(client, pod, claimed).await?;
     let claim = match growth.announce {
         true => write(client, &claimed.claim, expansion::announced(&claimed.claim)).await?,
         false => claimed.claim.clone(),
     };
-    let bytes = quantity::value(&growth.to).unwrap_or_default();
-    let done = ctx
-        .csi
-        .expand(&wish, &ctx.dirs(pod).root, &volume.name, bytes)
-        .await;
-    if let Err(error) = done {
-        return complain(client, &claim, &wish, error).await;
+    match expander {
+        Expander::Driver(wish) => {
+            let bytes = quantity::value(&growth.to).unwrap_or_default();
+            let (csi, dir) = (&ctx.csi, ctx.dirs(pod).root);
+            if let Err(error) = csi.expand(&wish, &dir, &volume.name, bytes).await {
+                return complain(client, &claim, &wish, error).await;
+            }
+        }
+        Expander::Disk(disk) => ctx.disks.grow(disk).await?,
+        Expander::Nobody => {}
     }
     let finished = expansion::finished(&claim, &growth.to);
     write(client, &claim, finished).await.map(drop)
+}
+
+async fn expander(client: &Client, pod: PodView<'_>, claimed: &Claimed) -> Result<Expander, ExpansionError> {
+    let spec = claimed.volume.spec.as_ref();
+    let Some(source) = spec.and_then(|spec| spec.csi.as_ref()) else {
+        let disk = Disk::of(&claimed.volume, false).filter(|_| !claimed.is_block());
+        return Ok(disk.map_or(Expander::Nobody, Expander::Disk));
+    };
+    let wish = drivers::persistent(client, pod, &claimed.volume, source, None).await?;
+    Ok(Expander::Driver(Box::new(wish)))
 }
 
 /// Notes on the claim what the driver said for good.

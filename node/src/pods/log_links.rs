@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use super::record::Record;
+use super::record::{Record, load_all};
 use crate::layout::Layout;
 
 /// Of a name on ext4, without the ending.
@@ -40,23 +40,49 @@ pub fn make(layout: &Layout, record: &Record) {
     }
 }
 
-/// Removes the links to what is at `gone` or below.
-pub fn forget(layout: &Layout, gone: &Path) {
-    remove(layout, |log| log.starts_with(gone));
+/// Removes the link to the log of a container that is gone. A name that was cut may be another's.
+pub fn forget(layout: &Layout, record: &Record) {
+    let Some(dir) = layout.links() else { return };
+    let link = dir.join(name(record));
+    if !fs::read_link(&link).is_ok_and(|log| log == record.log_path) {
+        return;
+    }
+    if let Err(error) = fs::remove_file(&link) {
+        tracing::warn!(%error, link = %link.display(), "a link to a log that is gone stays");
+    }
+}
+
+/// The same of the attempt in `dir`, where there are links at all.
+pub fn forget_attempt(layout: &Layout, dir: &Path) {
+    if layout.links().is_some() {
+        forget_read(layout, Record::load(dir).map(|record| vec![record]), dir);
+    }
+}
+
+/// The same of all attempts of a Pod that is gone, in its directory `containers`.
+pub fn forget_all(layout: &Layout, containers: &Path) {
+    if layout.links().is_some() {
+        forget_read(layout, load_all(containers), containers);
+    }
+}
+
+fn forget_read(layout: &Layout, records: io::Result<Vec<Record>>, dir: &Path) {
+    match records {
+        Ok(records) => records.iter().for_each(|record| forget(layout, record)),
+        Err(error) => {
+            tracing::debug!(%error, dir = %dir.display(), "links to logs may stay until the next start")
+        }
+    }
 }
 
 /// Removes links to logs of this node that are there no more: an agent that was killed may have left some.
 pub fn sweep(layout: &Layout) {
-    let logs = layout.logs();
-    remove(layout, |log| log.starts_with(&logs) && !log.exists());
-}
-
-fn remove(layout: &Layout, goes: impl Fn(&Path) -> bool) {
     let Some(dir) = layout.links() else { return };
+    let logs = layout.logs();
     let removed = fs::read_dir(&dir).and_then(|entries| {
         for entry in entries {
             let link = entry?.path();
-            if fs::read_link(&link).is_ok_and(|log| goes(&log)) {
+            if fs::read_link(&link).is_ok_and(|log| log.starts_with(&logs) && !log.exists()) {
                 fs::remove_file(&link)?;
             }
         }
@@ -70,6 +96,7 @@ fn remove(layout: &Layout, goes: impl Fn(&Path) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pods::record::RECORD_FILE;
     use crate::pods::record::tests::{record, running};
 
     fn names(dir: &Path) -> Vec<String> {
@@ -116,13 +143,45 @@ mod tests {
             fs::read_link(links.join("p_default_c-c-0.log")).unwrap(),
             first.log_path
         );
-        fs::remove_file(&first.log_path).unwrap();
-        forget(&layout, &first.log_path);
+        forget(&layout, &first);
         assert_eq!(names(&links).len(), 3);
+        forget(&layout, &first);
         fs::remove_file(&second.log_path).unwrap();
         sweep(&layout);
         assert_eq!(names(&links), ["p_default_other-other-0.log", "q_n_c-0.log"]);
-        forget(&layout, &layout.logs_of("default", "p", "u"));
+        let containers = place.path().join("containers-of-p");
+        let attempt = containers.join("other/0");
+        forget_attempt(&layout, &attempt);
+        forget_all(&layout, &containers);
+        assert_eq!(names(&links).len(), 2, "nothing was recorded");
+        fs::create_dir_all(&attempt).unwrap();
+        let recorded = serde_json::to_vec(&other).unwrap();
+        fs::write(attempt.join(RECORD_FILE), recorded).unwrap();
+        forget_all(&layout, &containers);
+        assert_eq!(names(&links), ["q_n_c-0.log"]);
+        make(&layout, &other);
+        forget_attempt(&layout, &attempt);
+        assert_eq!(names(&links), ["q_n_c-0.log"]);
+        // Of a name that is one's own only.
+        let theirs = Record {
+            log_path: "/another/0.log".into(),
+            pod_name: "q".into(),
+            pod_namespace: "n".into(),
+            id: "0".into(),
+            ..other
+        };
+        let named = name(&Record {
+            container: "c".into(),
+            ..theirs.clone()
+        });
+        assert_eq!(named, "q_n_c-0.log");
+        forget(
+            &layout,
+            &Record {
+                container: "c".into(),
+                ..theirs
+            },
+        );
         assert_eq!(names(&links), ["q_n_c-0.log"]);
     }
 

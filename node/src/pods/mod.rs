@@ -24,6 +24,7 @@ mod hooks;
 mod hostname;
 mod image_volumes;
 mod keyed;
+mod kills;
 mod launch;
 pub mod leftovers;
 pub mod log_links;

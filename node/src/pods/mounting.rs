@@ -119,16 +119,16 @@ async fn set_up_claimed(
             Some(source) => of_driver(ctx, pod, volume, &claimed, source, &device).await,
             None => persistent::show_device(&claimed.volume, name, &device).map_err(Into::into),
         };
-        return shown.map_err(|error| MountingError::Device(Box::new(error)));
+        shown.map_err(|error| MountingError::Device(Box::new(error)))?;
+    } else if let Some(source) = source {
+        let name = claimed.volume.metadata.name.as_deref().unwrap_or(&volume.name);
+        let target = of_csi(&dirs, volume, name)?;
+        of_driver(ctx, pod, volume, &claimed, source, &target).await?;
+    } else {
+        files(ctx, pod, volume, &claimed, &target).await?;
     }
-    match source {
-        Some(source) => {
-            let name = claimed.volume.metadata.name.as_deref().unwrap_or(&volume.name);
-            let target = of_csi(&dirs, volume, name)?;
-            of_driver(ctx, pod, volume, &claimed, source, &target).await
-        }
-        None => files(ctx, pod, volume, &claimed, &target).await,
-    }
+    expansion::grow(ctx, pod, volume, &claimed).await;
+    Ok(())
 }
 
 /// What a driver is asked for a volume in the Pod's own object.
@@ -196,9 +196,7 @@ async fn of_driver(
         noted?;
         wish.publish_context = attachment::wait(client, node, &wish).await?;
     }
-    ctx.csi.mount(&wish, &dir, &volume.name, target).await?;
-    expansion::grow(ctx, pod, volume, claimed).await;
-    Ok(())
+    Ok(ctx.csi.mount(&wish, &dir, &volume.name, target).await?)
 }
 
 async fn files(

@@ -55,6 +55,10 @@ pub enum Sandbox {
     },
     Ready,
     TearingDown,
+    /// Could not be taken away; tried again at the time given.
+    Stays {
+        retry_at: Timestamp,
+    },
     /// Torn down for good.
     Gone,
 }

@@ -158,7 +158,10 @@ fn end(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
         match seen.sandbox {
             Sandbox::Preparing | Sandbox::TearingDown => {}
             Sandbox::Gone => plan.ended = true,
-            Sandbox::Absent | Sandbox::Ready | Sandbox::Failed { .. } => plan.actions.push(Action::TearDown),
+            Sandbox::Stays { retry_at } if now < retry_at => plan.wake_at(retry_at),
+            Sandbox::Absent | Sandbox::Ready | Sandbox::Failed { .. } | Sandbox::Stays { .. } => {
+                plan.actions.push(Action::TearDown)
+            }
         }
     }
 }
@@ -194,8 +197,10 @@ fn run(pod: PodView<'_>, seen: &Observed, now: Timestamp, plan: &mut Plan) {
     }
     match &seen.sandbox {
         Sandbox::Absent | Sandbox::Gone => plan.actions.push(Action::Prepare),
-        Sandbox::Failed { retry_at, .. } if now >= *retry_at => plan.actions.push(Action::Prepare),
-        Sandbox::Failed { retry_at, .. } => plan.wake_at(*retry_at),
+        Sandbox::Failed { retry_at, .. } | Sandbox::Stays { retry_at } if now >= *retry_at => {
+            plan.actions.push(Action::Prepare)
+        }
+        Sandbox::Failed { retry_at, .. } | Sandbox::Stays { retry_at } => plan.wake_at(*retry_at),
         Sandbox::Preparing | Sandbox::TearingDown => {}
         Sandbox::Ready => run_containers(pod, seen, now, plan),
     }

@@ -18,6 +18,10 @@ fn deletion_kills_then_tears_down() {
     check(&p, &s, 1, &["tear down"]);
     s.sandbox = Sandbox::TearingDown;
     check(&p, &s, 1, &[]);
+    s.sandbox = Sandbox::Stays { retry_at: at(10) };
+    let waits = decide(&p, &s, 9);
+    assert_eq!((words(&waits).len(), waits.wake), (0, Some(at(10))));
+    check(&p, &s, 10, &["tear down"]);
     s.sandbox = Sandbox::Gone;
     assert!(decide(&p, &s, 1).ended);
 }

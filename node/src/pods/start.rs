@@ -27,6 +27,7 @@ use super::handler;
 use super::hooks::{self, Hook};
 use super::hostname;
 use super::image_volumes;
+use super::kills::Kills;
 use super::launch::{Prepared, Program, launch};
 use super::network_rules::network_rules;
 use super::pull;
@@ -70,6 +71,7 @@ pub struct Job {
     pub target: Option<Target>,
     pub cancel: CancellationToken,
     pub turn: Turn,
+    pub kills: Arc<Kills>,
 }
 
 /// Runs the job to a running task.
@@ -158,6 +160,7 @@ async fn post_start(
         ip: hook.ip,
         hook_is_due: true,
         turn,
+        kill: job.kills.begin(&container.name),
     };
     let grace = Duration::from_secs(u64::try_from(pod.grace_seconds()).unwrap_or(0));
     let ended = tokio::select! {

@@ -67,15 +67,7 @@ impl Unanswered {
     }
 }
 
-/// What a Pod's event says of a container that such a shim keeps alive, in upstream's words.
-pub fn told(container: &str) -> String {
-    format!(
-        "error killing pod: failed to \"KillContainer\" for {container:?} with KillContainerError: \"rpc error: code = \
-         DeadlineExceeded desc = context deadline exceeded\""
-    )
-}
-
-/// The same of a Pod of which it is not known yet what runs: its shim keeps that to itself.
+/// What the event of a Pod says of which it is not known yet what runs, in upstream's words: its shim keeps that to itself.
 pub const UNTOLD: &str =
     "error determining status: rpc error: code = DeadlineExceeded desc = context deadline exceeded";
 

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::cgroup;
 use super::context::Context;
 use super::hooks::Hook;
+use super::kills::{self, Kill};
 use super::record::{Exit, Record, State};
 use super::resize::less_memory;
 use super::sandbox::POD_FILE;
@@ -375,6 +376,8 @@ pub struct Stopping {
     pub hook_is_due: bool,
     /// Cancelled when the signal may go.
     pub turn: CancellationToken,
+    /// Held until the container has ended.
+    pub kill: Kill,
 }
 
 impl Stopping {
@@ -385,14 +388,11 @@ impl Stopping {
         loop {
             let begun = Instant::now();
             let answered = signal(client, &self.record, SIGKILL).await;
+            self.tell(answered);
             let pause = match unanswered.note(begun, Instant::now(), answered) {
                 Next::Fine => KILL_AGAIN,
-                Next::Wait(pause) => {
-                    self.tell_stuck();
-                    pause
-                }
+                Next::Wait(pause) => pause,
                 Next::End(pause) => {
-                    self.tell_stuck();
                     stuck::end_shim(client.address().clone()).await;
                     pause
                 }
@@ -401,10 +401,9 @@ impl Stopping {
         }
     }
 
-    fn tell_stuck(&self) {
-        if let Some(view) = PodView::new(&self.pod) {
-            let message = stuck::told(&self.record.container);
-            self.ctx.recorder.pod(view, Warning, "FailedKillPod", message);
+    fn tell(&self, answered: bool) {
+        if let (Some(message), Some(view)) = (self.kill.note(answered), PodView::new(&self.pod)) {
+            self.ctx.recorder.pod(view, Warning, kills::REASON, message);
         }
     }
 

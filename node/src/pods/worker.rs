@@ -27,11 +27,12 @@ use super::backoff::Backoff;
 use super::context::Context;
 use super::failure::StartFailure;
 use super::health::Probes;
+use super::kills::Kills;
 use super::log_links;
 use super::memory;
 use super::observed::{Observed, Sandbox, Verdict};
 use super::orphans;
-use super::plan::{Plan, plan};
+use super::plan::{Plan, is_ending, plan};
 use super::record::{self, Record};
 use super::refresh;
 use super::reporter::{self, Report};
@@ -112,6 +113,7 @@ struct Worker {
     starts: Starts,
     /// Those that are being stopped, and what lets the signal go of one that waits.
     stops: BTreeMap<String, (AbortHandle, CancellationToken)>,
+    kills: Arc<Kills>,
     refresh_wanted: Arc<Notify>,
     watches: JoinSet<()>,
     probes: Probes,
@@ -187,6 +189,7 @@ impl Worker {
             under_way: JoinSet::new(),
             starts: Starts::default(),
             stops: BTreeMap::new(),
+            kills: Arc::default(),
             refresh_wanted: Arc::new(Notify::new()),
             watches: JoinSet::new(),
             probes,
@@ -260,6 +263,9 @@ impl Worker {
                 break;
             }
             actions.into_iter().for_each(|action| self.act(view, action));
+        }
+        if is_ending(view, &self.seen) {
+            self.kills.end_pod();
         }
         self.wake_at(decided.wake);
         // Before it is told: whoever gets the room by that may come at once.
@@ -389,12 +395,12 @@ impl Worker {
     fn clean_up(&self, pod: PodView<'_>) {
         self.ctx.table.remove(pod.uid());
         let dirs = self.ctx.dirs(pod);
+        log_links::forget_all(&self.ctx.options.layout, &dirs.containers());
         for dir in [&dirs.root, &dirs.logs] {
             if let Err(error) = host::remove_tree(dir) {
                 tracing::warn!(%error, pod = %pod.full_name(), "a directory of a removed Pod stays");
             }
         }
-        log_links::forget(&self.ctx.options.layout, &dirs.logs);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Node-pressure eviction: when the node runs short of memory, disk or process numbers it says so by conditions, makes room by
 //! itself, and then ends Pods, one at a time. Follows the kubelet's eviction manager (Concepts, Node-pressure Eviction). Owns when;
-//! `rank` who, `thresholds` what short means.
+//! `rank` who, `thresholds` what short means, `devices` what of a Pod's disk counts.
 
+mod devices;
 pub mod rank;
 mod state;
 pub mod thresholds;
@@ -26,6 +27,7 @@ use crate::pods::view::PodView;
 use crate::server::PodTable;
 pub use state::{NodeState, Pressure, refusal};
 
+use devices::{Devices, Held};
 use rank::{Candidate, Use};
 use thresholds::{Limits, Observation, Observations, Signal, Threshold};
 
@@ -127,7 +129,8 @@ impl Manager {
         self.ctx
             .recorder
             .event(node, Severity::Warning, "EvictionThresholdMet", message);
-        if Pressure::of([threshold.signal]).disk {
+        let held = Devices::of(&self.ctx.options.layout).held(threshold.signal);
+        if held.layers {
             free_disk(&self.ctx).await;
         }
         let seen = observe(&self.ctx);
@@ -137,7 +140,7 @@ impl Manager {
         let Some(observation) = seen.get(&threshold.signal).copied() else {
             return;
         };
-        let mut candidates = candidates(&self.ctx, threshold.signal).await;
+        let mut candidates = candidates(&self.ctx, threshold.signal, held).await;
         rank::rank(&mut candidates, resource);
         let Some(first) = candidates.first() else {
             tracing::warn!(resource, "no Pod can be evicted");
@@ -254,8 +257,8 @@ fn phase(pod: &Pod) -> Option<&str> {
     pod.status.as_ref()?.phase.as_deref()
 }
 
-/// The Pods that may go, with what they use.
-async fn candidates(ctx: &Arc<Context>, signal: Signal) -> Vec<Candidate> {
+/// The Pods that may go, with what they use; of the disk, what is `held` there.
+async fn candidates(ctx: &Arc<Context>, signal: Signal, held: Held) -> Vec<Candidate> {
     let (read, _) = containers::read(&ctx.station).await;
     let mut by_pod: HashMap<String, Vec<Container>> = HashMap::new();
     for container in read {
@@ -271,12 +274,8 @@ async fn candidates(ctx: &Arc<Context>, signal: Signal) -> Vec<Candidate> {
     let measured = tokio::task::spawn_blocking(move || {
         let with_use = pods.into_iter().map(|pod| {
             let uid = pod.metadata.uid.clone().unwrap_or_default();
-            let used = used(
-                &ctx,
-                &pod,
-                by_pod.get(&uid).map(Vec::as_slice).unwrap_or_default(),
-                signal,
-            );
+            let containers = by_pod.get(&uid).map(Vec::as_slice).unwrap_or_default();
+            let used = used(&ctx, &pod, containers, signal, held);
             Candidate { pod, used }
         });
         with_use.collect()
@@ -288,7 +287,7 @@ async fn candidates(ctx: &Arc<Context>, signal: Signal) -> Vec<Candidate> {
 }
 
 /// What a Pod uses of the resource a signal is about.
-fn used(ctx: &Context, pod: &Arc<Pod>, containers: &[Container], signal: Signal) -> Option<Use> {
+fn used(ctx: &Context, pod: &Arc<Pod>, containers: &[Container], signal: Signal, held: Held) -> Option<Use> {
     let of = |amount: fn(&Container) -> u64| Use {
         pod: containers.iter().map(amount).sum(),
         containers: containers.iter().map(|c| (c.name.clone(), amount(c))).collect(),
@@ -298,19 +297,20 @@ fn used(ctx: &Context, pod: &Arc<Pod>, containers: &[Container], signal: Signal)
         Signal::PidAvailable => Some(of(|c| c.stats.pids)).filter(|_| !containers.is_empty()),
         Signal::NodeFsAvailable | Signal::ImageFsAvailable => {
             let disk = ctx.station.disks.of(PodView::new(pod)?, &disks::running(pod));
+            // Whichever of it is there: so it is said upstream too.
             let logs = disk.logs.iter().map(|(name, used)| {
                 let layer = disk.layers.get(name).map_or(0, |layer| layer.bytes);
                 (name.clone(), used.bytes + layer)
             });
             Some(Use {
-                pod: disk.total().bytes,
+                pod: held.of(&disk).bytes,
                 containers: logs.collect(),
             })
         }
         Signal::NodeFsInodesFree | Signal::ImageFsInodesFree => {
             let disk = ctx.station.disks.of(PodView::new(pod)?, &disks::running(pod));
             Some(Use {
-                pod: disk.total().inodes,
+                pod: held.of(&disk).inodes,
                 containers: BTreeMap::new(),
             })
         }

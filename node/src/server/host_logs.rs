@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -101,26 +101,28 @@ fn find(directory: &Path, path: &str) -> io::Result<Found> {
     let below = decoded(below).ok_or(io::ErrorKind::NotFound)?;
     let below = if below.is_empty() { "." } else { &below };
     let root = File::open(directory)?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let look = |path: &Path| openat2(&root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), inside);
-    let mut below = PathBuf::from(below);
     // Opened only when it is known to be plain: a device may act on being opened.
-    let seen = match look(&below) {
-        Err(Errno::XDEV) => {
-            below = inner_target(&root, directory, &below)?;
-            look(&below)?
-        }
+    let seen = match look(Path::new(below)) {
+        Err(Errno::XDEV) => look(&inner_target(&root, directory, Path::new(below))?)?,
         seen => seen?,
     };
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&seen)?.st_mode);
     match (kind, wants_directory) {
         (FileType::Directory, false) => Ok(Found::Elsewhere(format!("{name}/"))),
         (FileType::RegularFile, true) => Ok(Found::Elsewhere(format!("../{name}"))),
-        (FileType::Directory, true) => listing(openat2(&root, &below, flags, Mode::empty(), inside)?),
-        (FileType::RegularFile, false) => plain(openat2(&root, &below, flags, Mode::empty(), inside)?.into()),
+        (FileType::Directory, true) => listing(reopened(&seen)?),
+        (FileType::RegularFile, false) => plain(reopened(&seen)?.into()),
         _ => Err(io::ErrorKind::PermissionDenied.into()),
     }
+}
+
+/// What was seen, for reading: whatever has its name by now (proc_pid_fd(5)).
+fn reopened(seen: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let path = format!("/proc/self/fd/{}", seen.as_raw_fd());
+    rustix::fs::open(path, flags, Mode::empty())
 }
 
 /// What an absolute link leads to, if that is below the directory again: those of /var/log/containers do.
@@ -198,7 +200,7 @@ fn encoded(name: &[u8]) -> String {
     text
 }
 
-/// `None` where a number is none, or what it comes to is no text.
+/// `None` where a number is none, or what it comes to is no text, or one that no file has for its name.
 fn decoded(path: &str) -> Option<String> {
     let mut bytes = Vec::new();
     let mut rest = path.as_bytes();
@@ -212,14 +214,14 @@ fn decoded(path: &str) -> Option<String> {
         bytes.push(u8::from_str_radix(digits, 16).ok()?);
         rest = &after[2..];
     }
-    String::from_utf8(bytes).ok()
+    String::from_utf8(bytes).ok().filter(|path| !path.contains('\0'))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{OpenOptionsExt, symlink};
 
     /// What a path is answered with: the kind of answer and its text.
     fn told(directory: &Path, path: &str) -> String {
@@ -264,6 +266,7 @@ mod tests {
             ("/logs/none", "404"),
             ("/logs/syslog/below", "404"),
             ("/logs/%zz", "404"),
+            ("/logs/syslog%00", "404"),
             ("/logs/../shadow", "403"),
             ("/logs/%2e%2e/shadow", "403"),
             ("/logs/..%2fshadow", "403"),
@@ -280,6 +283,22 @@ mod tests {
             all.contains("<a href=\"pods/\">pods/</a><a href=\"relative\">"),
             "{all}"
         );
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_seen() {
+        let place = tempfile::tempdir().unwrap();
+        let (path, aside) = (place.path().join("log"), place.path().join("aside"));
+        fs::write(&path, "seen").unwrap();
+        let seen = File::options()
+            .read(true)
+            .custom_flags(OFlags::PATH.bits().cast_signed())
+            .open(&path)
+            .unwrap();
+        fs::rename(&path, &aside).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let file = File::from(reopened(&seen.into()).unwrap());
+        assert_eq!(io::read_to_string(file).unwrap(), "seen");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::iter::Sum;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Stat};
@@ -17,6 +18,15 @@ const BLOCK_BYTES: u64 = 512;
 pub struct DiskUse {
     pub bytes: u64,
     pub inodes: u64,
+}
+
+impl<'a> Sum<&'a DiskUse> for DiskUse {
+    fn sum<I: Iterator<Item = &'a DiskUse>>(all: I) -> Self {
+        all.fold(DiskUse::default(), |sum, one| DiskUse {
+            bytes: sum.bytes + one.bytes,
+            inodes: sum.inodes + one.inodes,
+        })
+    }
 }
 
 /// Bytes allocated, as [`disk_use`] counts them.

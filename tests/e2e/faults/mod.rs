@@ -294,10 +294,10 @@ async fn a_full_disk_is_told_and_got_over() {
 }
 
 /// A small disk of the node's own.
-struct Disk(std::path::PathBuf);
+pub struct Disk(std::path::PathBuf);
 
 impl Disk {
-    fn at(dir: std::path::PathBuf) -> Self {
+    pub fn at(dir: std::path::PathBuf) -> Self {
         let size = format!("size={DISK}m");
         let flags = nix::mount::MsFlags::empty();
         nix::mount::mount(Some("tmpfs"), &dir, Some("tmpfs"), flags, Some(size.as_str())).unwrap();

@@ -118,6 +118,7 @@ impl Worker {
             target: self.target_of(&container),
             cancel,
             turn,
+            kills: self.kills.clone(),
         };
         let ctx = self.ctx.clone();
         self.under_way.spawn(async move {
@@ -190,6 +191,7 @@ impl Worker {
             ip: self.seen.ips.first().copied(),
             hook_is_due: is_first && how.with_hook,
             turn: turn.clone(),
+            kill: self.kills.begin(container),
         };
         let stop = self.under_way.spawn(async move {
             tasks::stop(stopping, grace).await;

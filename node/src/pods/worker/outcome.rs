@@ -6,10 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Outcome, Worker};
 use crate::events::Severity::{Normal, Warning};
 use crate::pods::failure::{FailureKind, StartFailure};
+use crate::pods::kills;
 use crate::pods::log_links;
 use crate::pods::observed::{Busy, Due, Health, Sandbox, Waiting};
 use crate::pods::record::Record;
-use crate::pods::sandbox::{PrepareError, Surroundings, Unprepared};
+use crate::pods::sandbox::{PrepareError, Surroundings, TearDownError, Unprepared};
 use crate::pods::start::POST_START_FAILED;
 use crate::pods::tasks;
 use crate::pods::unmounted::{self, Told};
@@ -41,9 +42,7 @@ impl Worker {
             Outcome::Noted(attempts) => self.noted(&attempts),
             Outcome::Resized { record, result } => self.resized(record, result),
             Outcome::TornDown(Ok(())) => self.seen.sandbox = Sandbox::Gone,
-            Outcome::TornDown(Err(error)) => {
-                self.sandbox_failed("FailedKillPod", format!("error killing pod: {error}"));
-            }
+            Outcome::TornDown(Err(error)) => self.sandbox_stays(&error),
             Outcome::Refreshed(Err(unmounted)) => {
                 let (_, told) = self.volume_failures.take_in(&unmounted);
                 self.warn_all(told);
@@ -65,13 +64,15 @@ impl Worker {
             .for_each(|(reason, message)| self.warn(reason, message));
     }
 
-    pub(super) fn sandbox_failed(&mut self, reason: &'static str, message: String) {
+    /// Of volumes and cgroups that stay upstream's kubelet tells its log only.
+    fn sandbox_stays(&mut self, error: &TearDownError) {
         let retry_at = steady::now().checked_add(RETRY).unwrap_or(Timestamp::MAX);
-        self.seen.sandbox = Sandbox::Failed {
-            message: message.clone(),
-            retry_at,
-        };
-        self.warn(reason, message);
+        self.seen.sandbox = Sandbox::Stays { retry_at };
+        let uid = self.uid();
+        match error {
+            TearDownError::Network(_) => self.warn(kills::REASON, kills::sandbox(uid, error)),
+            _ => tracing::warn!(%error, uid, "what a Pod had on the host is not all taken away yet"),
+        }
     }
 
     pub(super) fn prepared(&mut self, result: Result<Surroundings, Unprepared>) {
@@ -282,10 +283,10 @@ impl Worker {
         let dirs = self.ctx.dirs(view);
         let Some(gone) = oldest.checked_sub(1) else { return };
         let (attempt, log) = (dirs.attempt(container, gone), dirs.log(container, gone));
+        log_links::forget_attempt(&self.ctx.options.layout, &attempt);
         let removed = removal::remove(&attempt).and_then(|()| remove_log(&log));
         if let Err(error) = removed {
             tracing::warn!(%error, path = %attempt.display(), "cannot remove an old attempt and its log");
         }
-        log_links::forget(&self.ctx.options.layout, &log);
     }
 }

@@ -46,6 +46,11 @@ pub struct DiskError {
     cause: Box<Cause>,
 }
 
+/// Why a file system did not grow.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct GrowthError(#[from] Cause);
+
 #[derive(Debug, thiserror::Error)]
 enum Cause {
     #[error("{0:?} is no type of a file system")]
@@ -170,6 +175,43 @@ impl Disks {
             Ok(mounted) => mounted.map_err(failed),
             Err(given_up) => Err(failed(given_up.into())),
         }
+    }
+
+    /// Whether a device that is mounted here is what is shown at `target`, in a Pod's directory.
+    ///
+    /// # Errors
+    /// The kernel does not say what is mounted.
+    pub fn is_shown(&self, target: &Path) -> io::Result<bool> {
+        let Ok(below) = target.strip_prefix(self.layout.root()) else {
+            return Ok(false);
+        };
+        // As the kernel's table has it.
+        let root = fs::canonicalize(self.layout.root())?;
+        let (target, points) = (root.join(below), Layout::below(root).devices());
+        let all = mounts::of_devices()?;
+        let Some(shown) = all.iter().find(|mount| mount.point == target) else {
+            return Ok(false);
+        };
+        let is_its =
+            |mount: &mounts::OfDevice| mount.device == shown.device && mount.point.starts_with(&points);
+        Ok(all.iter().any(is_its))
+    }
+
+    /// Grows the file system of a device to the device's size, if it is mounted.
+    pub async fn grow(&self, disk: Disk) -> Result<(), GrowthError> {
+        let turn = self.turns.lock(&disk.name).await;
+        let held = self.held(&disk.name, turn).map_err(Cause::from)?;
+        let source = held.source().map_err(Cause::from)?;
+        if !source.is_some_and(|source| is_same(Path::new(&source), &disk.device)) {
+            return Ok(());
+        }
+        let device = disk.lock().await?;
+        let programs = self.programs.clone();
+        let grown = tokio::task::spawn_blocking(move || {
+            let source = fs::canonicalize(&disk.device).map_err(at("find", &disk.device))?;
+            Ok::<(), Cause>(programs.grow(&source, &device, &held.point)?)
+        });
+        Ok(grown.await.map_err(Cause::from)??)
     }
 
     /// Unmounts what no Pod shows any more. What cannot be is tried again the next time.

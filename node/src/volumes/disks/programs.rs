@@ -1,5 +1,5 @@
-//! What is on a device, and bringing a file system onto it or into order: by the host's own blkid(8), mkfs(8) and fsck(8), asked as
-//! upstream asks them (k8s.io/mount-utils, `FormatAndMount`). Owns what is decided by their answers.
+//! What is on a device, and bringing a file system onto it, into order or to the device's size: by the host's own blkid(8), mkfs(8), fsck(8)
+//! and resize2fs(8) or the like, asked as upstream asks them (k8s.io/mount-utils, `FormatAndMount` and `ResizeFs`). Owns what is decided by their answers.
 //!
 //! Programs are given the device open and locked as their input: one that outlives the agent keeps the lock, and nobody formats what
 //! is being formatted. None has a time limit: a large device takes what it takes, and one that is stopped half-way is worse.
@@ -44,6 +44,15 @@ pub enum ProgramError {
     },
     #[error("'fsck' found errors on device {disk} but could not correct them: {said}")]
     Uncorrected { disk: String, said: String },
+    #[error("resize of format {kind} is not supported for device {disk}")]
+    Fixed { disk: String, kind: String },
+    #[error("resize of device {of} failed: {status}. {program} output: {said}")]
+    Resize {
+        of: String,
+        status: String,
+        program: &'static str,
+        said: String,
+    },
 }
 
 /// What is on a device.
@@ -164,6 +173,39 @@ impl Programs {
                 tracing::info!(disk = %disk.display(), status = answer.status, said = answer.said, "fsck");
                 Ok(())
             }
+        }
+    }
+
+    /// Grows the file system that is mounted at `point` to the device's size.
+    ///
+    /// # Errors
+    /// It cannot grow, or a program is missing or fails.
+    pub fn grow(&self, disk: &Path, device: &File, point: &Path) -> Result<(), ProgramError> {
+        let kind = match self.look(disk, device)? {
+            Found::Type(kind) => kind,
+            Found::Nothing => return Ok(()),
+            Found::Partitions => return Err(ProgramError::Partitions(disk.display().to_string())),
+        };
+        let (program, words, of): (&str, &[&str], &Path) = match kind.as_str() {
+            "ext3" | "ext4" => ("resize2fs", &[], disk),
+            "xfs" => ("xfs_growfs", &["-d"], point),
+            "btrfs" => ("btrfs", &["filesystem", "resize", "max"], point),
+            _ => {
+                let disk = disk.display().to_string();
+                return Err(ProgramError::Fixed { disk, kind });
+            }
+        };
+        let words = words.iter().map(OsStr::new).chain([of.as_os_str()]);
+        let answer = self.run(program, words, device)?;
+        let answer = answer.ok_or_else(|| missing(program, "grow the file system"))?;
+        match answer.code {
+            Some(0) => Ok(()),
+            _ => Err(ProgramError::Resize {
+                of: of.display().to_string(),
+                status: answer.status,
+                program,
+                said: answer.said,
+            }),
         }
     }
 
@@ -357,6 +399,56 @@ mod tests {
                     assert_eq!(log, format!("{}/{asked} {name}\n", dir.path().display()));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_file_system_is_grown_by_its_own_program() {
+        let device = tempfile::NamedTempFile::new().unwrap();
+        device.as_file().set_len(1 << 20).unwrap();
+        let (disk, point) = (device.path(), Path::new("/mnt"));
+        let name = disk.display();
+        let asked = |words: String| Ok(words);
+        let failed = |words: String| Err(words);
+        for (kind, program, code, expected) in [
+            ("ext4", "resize2fs", 0, asked(format!("{name}"))),
+            ("ext3", "resize2fs", 0, asked(format!("{name}"))),
+            ("xfs", "xfs_growfs", 0, asked("-d /mnt".into())),
+            ("btrfs", "btrfs", 0, asked("filesystem resize max /mnt".into())),
+            (
+                "ext4",
+                "resize2fs",
+                1,
+                failed(format!(
+                    "resize of device {name} failed: exit status: 1. resize2fs output: said"
+                )),
+            ),
+            (
+                "vfat",
+                "resize2fs",
+                0,
+                failed(format!(
+                    "resize of format vfat is not supported for device {name}"
+                )),
+            ),
+            (
+                "xfs",
+                "resize2fs",
+                0,
+                failed("xfs_growfs is not there on this node; it is needed to grow the file system".into()),
+            ),
+        ] {
+            let told = format!("TYPE={kind}");
+            let (dir, host) = host(&[("blkid", 0, &told), (program, code, "said")]);
+            let done = host
+                .grow(disk, device.as_file(), point)
+                .map_err(|error| error.to_string());
+            let done = done.map(|()| {
+                let log = fs::read_to_string(dir.path().join(format!("{program}.asked"))).unwrap();
+                let begins = format!("{}/{program} ", dir.path().display());
+                log.trim().strip_prefix(&begins).unwrap().to_owned()
+            });
+            assert_eq!(done, expected, "{kind}");
         }
     }
 

@@ -112,6 +112,48 @@ async fn an_empty_device_is_formatted_and_shared_and_unmounted_when_nobody_shows
     assert!(!mounts::is_point(&place.point()).unwrap());
 }
 
+/// Whether the kernel lets this process grow a file system that is mounted (CAP_SYS_RESOURCE).
+fn may_resize() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let mut capabilities = status.lines().filter_map(|line| line.strip_prefix("CapEff:"));
+    let capabilities = u64::from_str_radix(capabilities.next().unwrap().trim(), 16).unwrap();
+    capabilities >> 24 & 1 == 1
+}
+
+#[tokio::test]
+async fn a_file_system_that_is_shown_grows_with_its_device() {
+    let Some(place) = Place::new() else { return };
+    let (target, plain) = (place.target("a"), || place.disk(json!({}), false));
+    let agent = place.agent();
+    agent.grow(plain()).await.unwrap();
+    assert!(!agent.is_shown(&target).unwrap());
+    let held = agent.mount(plain()).await.unwrap();
+    held.show(&target, None).unwrap();
+    assert!(agent.is_shown(&target).unwrap());
+    assert!(!agent.is_shown(&place.target("b")).unwrap());
+    let size = || crate::host::disk(&target).unwrap().bytes;
+    let before = size();
+    let file = File::options().write(true).open(place.dir.path().join("disk"));
+    file.unwrap().set_len(64 << 20).unwrap();
+    let seen = Command::new("losetup").args(["-c", &place.device]).status();
+    assert!(seen.unwrap().success());
+    let grown = agent.grow(plain()).await;
+    if !may_resize() {
+        let refused = grown.unwrap_err().to_string();
+        let begins = format!(
+            "resize of device {} failed: exit status: 1. resize2fs output: ",
+            place.device
+        );
+        assert!(refused.starts_with(&begins), "{refused}");
+        eprintln!("skipped the rest: it needs CAP_SYS_RESOURCE");
+        return;
+    }
+    grown.unwrap();
+    assert!(size() > 2 * before, "{before} {}", size());
+    agent.grow(plain()).await.unwrap();
+    assert!(agent.is_shown(&target).unwrap(), "it stays mounted");
+}
+
 #[tokio::test]
 async fn what_was_mounted_and_never_shown_is_unmounted() {
     let Some(place) = Place::new() else { return };
