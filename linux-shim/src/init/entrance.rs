@@ -1,5 +1,6 @@
 //! Making the container's root file system the root of its process, and letting go of the host's. Knows nothing of what is mounted in it.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,9 +13,10 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{chroot, fchdir, pivot_root};
 
 use super::error::{During, InitError};
+use super::mounts::PRIVATE;
 use super::protect::empty_directory;
 use super::root::Root;
-use crate::sys::mount::{attach, place};
+use crate::sys::mount::{attach, place, set_attributes};
 
 /// The ways in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,50 +50,80 @@ fn pivot(old: &Root) -> Result<(), InitError> {
     umount2(".", MntFlags::MNT_DETACH).during(|| "unmount the host's root".into())
 }
 
-/// The host's root stays in the namespace, below the container's; what is mounted on it goes.
+/// The host's root stays in the namespace, below the container's; what is mounted on it goes, and what the host mounts there
+/// later does not come.
 fn move_over(root: &Root, old: &Root) -> Result<(), InitError> {
-    let points = points_on(root, old).during(|| "find what the host has mounted".into())?;
+    set_attributes(old.fd(), PRIVATE, false).during(|| "cut the host's root off".into())?;
+    let mounts = mounts_of_host(root, old).during(|| "find what the host has mounted".into())?;
     attach(root.fd(), old.fd()).during(|| "move the root file system over the host's root".into())?;
     chroot(".").during(|| "chroot".into())?;
     fchdir(old.fd()).during(|| "return to the host's root".into())?;
-    points
+    mounts
         .iter()
-        .try_for_each(|point| take_away(old, point).during(|| format!("hide the host's {point:?}")))
+        .try_for_each(|mount| take_away(mount).during(|| format!("hide the host's {:?}", mount.path)))
 }
 
-/// Where mounts but the container's root stand on the host's root itself, relative to that (proc_pid_mountinfo(5)).
-fn points_on(root: &Root, old: &Root) -> io::Result<Vec<PathBuf>> {
-    let (new, old) = (place(root.fd())?.mount(), place(old.fd())?.mount());
+/// A mount, as the kernel lists it.
+struct Mount {
+    id: u64,
+    parent: u64,
+    /// Relative to the host's root.
+    path: PathBuf,
+    /// procfs or sysfs: with one of them in a mount namespace, whoever has a user namespace may mount another, with nothing of it
+    /// masked (`mount_too_revealing` of the kernel).
+    reveals: bool,
+}
+
+impl Mount {
+    /// Of a line of mountinfo (proc_pid_mountinfo(5)).
+    fn of(line: &str) -> Option<Self> {
+        let (mount, what) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ');
+        Some(Self {
+            id: fields.next()?.parse().ok()?,
+            parent: fields.next()?.parse().ok()?,
+            path: unescape(fields.nth(2)?).strip_prefix("/").ok()?.to_owned(),
+            reveals: matches!(what.split(' ').next(), Some("proc" | "sysfs")),
+        })
+    }
+}
+
+/// What the host has mounted on its root itself, and what reveals wherever it is, innermost first.
+fn mounts_of_host(root: &Root, old: &Root) -> io::Result<Vec<Mount>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(table
-        .lines()
-        .filter_map(|line| point_on(line, new, old))
-        .collect())
+    Ok(hosts(&table, place(root.fd())?.mount(), place(old.fd())?.mount()))
 }
 
-fn point_on(line: &str, new: u64, old: u64) -> Option<PathBuf> {
-    let mut fields = line.split(' ');
-    let (id, parent) = (
-        fields.next()?.parse::<u64>().ok()?,
-        fields.next()?.parse::<u64>().ok()?,
-    );
-    let point = unescape(fields.nth(2)?);
-    let relative = point.strip_prefix("/").ok()?;
-    (parent == old && id != new && !relative.as_os_str().is_empty()).then(|| relative.to_owned())
+fn hosts(table: &str, new: u64, old: u64) -> Vec<Mount> {
+    let mut outside: Vec<Mount> = Vec::new();
+    let mut inside = HashSet::from([new]);
+    // A mount is listed after that on which it stands.
+    for mount in table.lines().filter_map(Mount::of) {
+        match inside.contains(&mount.id) || inside.contains(&mount.parent) {
+            true => drop(inside.insert(mount.id)),
+            false => outside.push(mount),
+        }
+    }
+    outside.retain(|m| (m.parent == old || m.reveals) && !m.path.as_os_str().is_empty());
+    outside.reverse();
+    outside
 }
 
 /// Takes off all that is mounted there. A user namespace may not do that to mounts of the host's: they are covered, so that
-/// nobody without rights to this mount namespace finds them (a host's procfs in sight lets anybody mount another one, with
-/// nothing of it masked); single files are left. To be called in the host's root.
-fn take_away(old: &Root, point: &Path) -> io::Result<()> {
-    while umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
-    let left = there(point)?;
-    if place(left.as_fd())?.mount() == place(old.fd())?.mount() {
-        return Ok(());
-    }
-    match SFlag::from_bits_truncate(fstat(&left)?.st_mode) & SFlag::S_IFMT {
-        SFlag::S_IFDIR => attach(empty_directory()?.as_fd(), left.as_fd()),
-        _ => Ok(()),
+/// nobody without rights to this mount namespace finds them. Single files are left, and what lies behind directories that are
+/// closed to it. To be called in the host's root.
+fn take_away(mount: &Mount) -> io::Result<()> {
+    while umount2(&mount.path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
+    let left = match there(&mount.path) {
+        // The host has unmounted it meanwhile, and removed the directory.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !mount.reveals => return Ok(()),
+        left => left?,
+    };
+    let kind = SFlag::from_bits_truncate(fstat(&left)?.st_mode) & SFlag::S_IFMT;
+    match place(left.as_fd())?.is_mounted() && kind == SFlag::S_IFDIR {
+        true => attach(empty_directory()?.as_fd(), left.as_fd()),
+        false => Ok(()),
     }
 }
 
@@ -105,22 +137,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_on_the_old_root_is_found() {
-        let table = [
-            ("22 1 8:1 / / rw - ext4 /dev/sda1 rw", None),
-            ("23 22 0:5 / /proc rw shared:3 - proc proc rw", Some("proc")),
-            ("24 23 0:6 / /proc/sys/fs/binfmt_misc rw - binfmt_misc b rw", None),
-            ("25 22 0:7 / /srv/a\\040b rw - tmpfs tmpfs rw", Some("srv/a b")),
-            ("26 22 0:8 / /run/c/rootfs rw - overlay overlay rw", None),
-            ("27 22 0:9 / / rw - tmpfs tmpfs rw", None),
-            ("", None),
-        ];
-        for (line, expected) in table {
-            assert_eq!(
-                point_on(line, 26, 22).as_deref(),
-                expected.map(Path::new),
-                "{line}"
-            );
-        }
+    fn what_the_host_has_mounted_is_found() {
+        let table = "\
+22 1 8:1 / / rw - ext4 /dev/sda1 rw
+23 22 0:5 / /proc rw shared:3 - proc proc rw
+24 23 0:6 / /proc/sys/fs/binfmt_misc rw - binfmt_misc b rw
+25 22 0:7 / /srv/a\\040b rw - tmpfs tmpfs rw
+26 22 0:8 / /run/c/rootfs rw - overlay overlay rw
+27 22 0:9 / / rw - tmpfs tmpfs rw
+28 26 0:10 / /run/c/rootfs/proc rw - proc proc rw
+29 25 0:11 / /srv/a\\040b/sys rw - sysfs sysfs rw
+30 28 0:12 / /run/c/rootfs/proc/acpi rw - tmpfs tmpfs rw
+";
+        let found = hosts(table, 26, 22);
+        let found: Vec<_> = found
+            .iter()
+            .map(|m| (m.path.to_str().unwrap(), m.reveals))
+            .collect();
+        assert_eq!(found, [("srv/a b/sys", true), ("srv/a b", false), ("proc", true)]);
     }
 }

@@ -50,12 +50,18 @@ pub struct Place {
     device: (u32, u32),
     inode: u64,
     mount: u64,
+    is_mounted: bool,
 }
 
 impl Place {
     /// The mount's number, as `/proc/self/mountinfo` has it.
     pub fn mount(&self) -> u64 {
         self.mount
+    }
+
+    /// Whether it is what the mount has at its root (`STATX_ATTR_MOUNT_ROOT`, Linux 5.8).
+    pub fn is_mounted(&self) -> bool {
+        self.is_mounted
     }
 }
 
@@ -75,6 +81,7 @@ pub fn place(fd: BorrowedFd<'_>) -> io::Result<Place> {
         device: (seen.stx_dev_major, seen.stx_dev_minor),
         inode: seen.stx_ino,
         mount: seen.stx_mnt_id,
+        is_mounted: seen.stx_attributes & u64::from(libc::STATX_ATTR_MOUNT_ROOT.cast_unsigned()) != 0,
     })
 }
 

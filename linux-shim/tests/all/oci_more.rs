@@ -388,7 +388,21 @@ fn a_container_and_its_execs_have_a_session_keyring_of_their_own() {
 /// anybody could mount another one, nothing of which is masked.
 #[test]
 fn a_root_that_is_moved_hides_the_hosts() {
-    let Some(oci) = oci("moved") else { return };
+    let Some(mut oci) = oci("moved") else { return };
+    // What root of a user namespace cannot reach is no obstacle.
+    let closed = oci.home.path().join("closed");
+    fs::create_dir_all(closed.join("mounted")).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let mounted = closed.join("mounted").display().to_string();
+    let words = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        "mount -t tmpfs none $0 && exec \"$@\"",
+        &mounted,
+    ];
+    oci.before = words.map(str::to_owned).into();
     let mut bundle =
         oci.bundle("ls /; wc -l </proc/self/mountinfo; unshare -Urmpf mount -t proc proc /tmp; echo $?");
     bundle.spec["linux"]["maskedPaths"] = json!(["/proc/kcore"]);
