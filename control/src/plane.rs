@@ -57,6 +57,27 @@ pub struct ControlOptions {
     pub patience: serve::Patience,
 }
 
+impl ControlOptions {
+    /// The flags of a cluster with the values that hold; empty where nothing was said.
+    fn flags(&self) -> api::Flags {
+        let path = |path: &Path| path.display().to_string();
+        let registry = self.registry.as_ref().map(|registry| registry.listen.to_string());
+        let mask = self.node_cidr_mask_size.map(|bits| bits.to_string());
+        [
+            ("audit-policy-file", self.audit_policy.as_deref().map(path)),
+            ("data-dir", self.data_dir.parent().map(path)),
+            ("listen", Some(self.listen.to_string())),
+            ("node-cidr-mask-size", mask),
+            ("pod-cidr", Some(self.pod_cidr.to_string())),
+            ("pod-security-default", Some(self.pod_security.to_string())),
+            ("registry", registry),
+            ("service-cidr", Some(self.service_cidr.to_string())),
+        ]
+        .map(|(name, value)| (name, value.unwrap_or_default()))
+        .into()
+    }
+}
+
 /// Where the embedded registry listens and keeps its content.
 #[derive(Clone, Debug)]
 pub struct RegistryOptions {
@@ -175,6 +196,7 @@ impl ControlPlane {
             pod_security: options.pod_security,
             patience: options.patience,
             metrics: Metrics::of(tls.connections()),
+            flags: options.flags(),
         };
         let api = build(store.clone(), &pki, rules).await?;
         let (cache, stop) = (api.cache.clone(), server.stop.clone());
@@ -361,6 +383,7 @@ struct Rules {
     pod_security: PodSecurityLevel,
     patience: serve::Patience,
     metrics: Metrics,
+    flags: api::Flags,
 }
 
 async fn build(store: Arc<dyn Store>, pki: &Pki, rules: Rules) -> Result<Arc<Api>, StartError> {
@@ -392,6 +415,7 @@ async fn build(store: Arc<dyn Store>, pki: &Pki, rules: Rules) -> Result<Arc<Api
         objects,
         tokens,
         metrics: rules.metrics,
+        flags: rules.flags,
         resource_metrics: Arc::default(),
         entrance: Entrance::default(),
         room: Room::default(),

@@ -114,6 +114,9 @@ async fn create_once(
     if generates(&value) {
         make_up_name(&mut value);
         call.told.named(name_of(&value));
+    } else if name_of(&value).is_empty() && call.target.kind.names_itself() {
+        value["metadata"]["name"] = random_id().into();
+        call.told.named(name_of(&value));
     }
     let name = name_of(&value).to_owned();
     let review = Review {

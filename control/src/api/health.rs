@@ -106,10 +106,14 @@ pub(super) async fn answer(api: &Api, parts: &Parts) -> Response {
     for check in *checks {
         let line = match excluded(check) {
             true => format!("[+]{} excluded: ok\n", check.name()),
-            false if check.passes(api).await => format!("[+]{} ok\n", check.name()),
             false => {
-                good = false;
-                format!("[-]{} failed: reason withheld\n", check.name())
+                let passes = check.passes(api).await;
+                api.metrics.slis.observe(check.name(), probe, passes);
+                good &= passes;
+                match passes {
+                    true => format!("[+]{} ok\n", check.name()),
+                    false => format!("[-]{} failed: reason withheld\n", check.name()),
+                }
             }
         };
         lines.push_str(&line);

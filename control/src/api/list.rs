@@ -133,7 +133,9 @@ pub fn answer(call: &Call, style: Style, page: Page) -> Result<Response> {
     match (style.accepted.format, style.accepted.shape) {
         (_, Shape::Metadata) => Err(ApiError::is_list(&call.target.kind)),
         (Format::Json, Shape::Object) => whole(&call.target.kind, page),
-        (Format::Json, Shape::MetadataList) if in_pieces => Ok(metadata_list(page)),
+        (Format::Json, Shape::MetadataList) if in_pieces && !page.objects.is_empty() => {
+            Ok(metadata_list(page))
+        }
         (Format::Protobuf, _) => binary(&call.target.kind, style.accepted, &page),
         (format, shape) => render::respond(
             format,
@@ -148,10 +150,7 @@ pub async fn page(call: &Call) -> Result<Page> {
     let query = &call.query;
     query.timeout()?;
     let selection = Selection::of(&call.target.kind, query)?;
-    let limit = query
-        .number("limit")?
-        .and_then(|n| usize::try_from(n).ok())
-        .filter(|n| *n > 0);
+    let limit = limit(call)?;
     let Snapshot {
         mut objects,
         revision,
@@ -182,6 +181,14 @@ pub async fn page(call: &Call) -> Result<Page> {
         next,
         remaining,
     })
+}
+
+/// How many are to be shown. Who takes whatever is in memory gets it whole, as from upstream's cache, which keeps no Events.
+fn limit(call: &Call) -> Result<Option<usize>> {
+    let asked = call.query.number("limit")?;
+    let asked = asked.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
+    let any = call.query.get("resourceVersion") == Some("0") && call.query.get("continue").is_none();
+    Ok(asked.filter(|_| !(any && call.target.kind.is_cached_upstream())))
 }
 
 struct Snapshot {
@@ -317,6 +324,7 @@ pub fn values(kind: &Kind, style: Style, metadata: &Value, mut items: Vec<Value>
     render::respond(style.accepted.format, StatusCode::OK, &list)
 }
 
+/// Upstream starts lists of metadata, and rows of the Tables it makes of any kind, from nothing: empty ones are null.
 fn shaped_values(
     kind: &Kind,
     style: Style,
@@ -329,13 +337,19 @@ fn shaped_values(
             let rows = values
                 .map(|v| Ok(render::row(kind, style.include, &v?)))
                 .collect::<Result<Vec<_>>>()?;
-            render::table(kind, metadata, rows, true)
+            let null = rows.is_empty() && kind.has_plain_rows();
+            let mut table = render::table(kind, metadata, rows, true);
+            if null {
+                table["rows"] = Value::Null;
+            }
+            table
         }
         Shape::Metadata => return Err(ApiError::is_list(kind)),
         Shape::MetadataList => {
             let items = values
                 .map(|v| Ok(render::metadata_only(&v?)))
                 .collect::<Result<Vec<_>>>()?;
+            let items = (!items.is_empty()).then_some(items);
             json!({"kind": METADATA_LIST, "apiVersion": META_V1, "metadata": metadata, "items": items})
         }
         Shape::Object => {

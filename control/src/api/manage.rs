@@ -96,6 +96,17 @@ pub async fn note(call: &Call, old: Option<&Value>, new: &mut Value) {
     }
 }
 
+/// Notes on what was posted below an object, which is stored nowhere, who posted it.
+pub fn note_posted(call: &Call, kind: &Kind, posted: &mut Value) {
+    let (name, now) = (name(call), time::now());
+    let writer = Writer {
+        name: &name,
+        subresource: call.target.subresource.as_deref().unwrap_or_default(),
+        now: &now,
+    };
+    managed::update(kind, writer, None, posted, &versions(call));
+}
+
 /// As upstream does: who owns what cannot be known while the converter fails, and the write does not fail for it.
 fn forget(object: &mut Value, error: &ApiError) {
     tracing::warn!(

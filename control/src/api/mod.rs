@@ -17,6 +17,7 @@ mod depth;
 mod discovery;
 mod dispatch;
 mod fairness;
+mod flagz;
 mod flows;
 mod glance;
 mod head;
@@ -72,6 +73,7 @@ pub use cache::Cache;
 pub use custom::Definitions;
 pub(crate) use decode::{json as decoded_json, sent as decoded, word};
 pub use fairness::Entrance;
+pub use flagz::Flags;
 pub use flows::Flows;
 pub use held::Room;
 pub use impersonate::Ways;
@@ -133,6 +135,8 @@ pub struct Api {
     pub audit: Audit,
     pub tokens: Tokens,
     pub metrics: Metrics,
+    /// What this server runs by.
+    pub flags: Flags,
     /// What Nodes and Pods use.
     pub resource_metrics: Arc<ResourceMetrics>,
     pub entrance: Entrance,

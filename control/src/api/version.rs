@@ -1,7 +1,7 @@
-//! Paths outside `/api` and `/apis`: `/version`, `/statusz`, `/openapi/*`, the index of paths, and 404.
+//! Paths outside `/api` and `/apis`: `/version`, `/flagz`, `/metrics/slis`, `/statusz`, `/openapi/*`, the index of paths, and 404.
 use super::indent::indented;
 use super::status::{ApiError, Result};
-use super::{Api, discovery, health, negotiate, oidc, render, text, zpages};
+use super::{Api, discovery, flagz, health, negotiate, oidc, render, text, zpages};
 use axum::response::Response;
 use http::request::Parts;
 use http::{Method, StatusCode};
@@ -24,6 +24,8 @@ pub(super) async fn answer(api: &Api, parts: &Parts) -> Result<Response> {
         "/version" | "/version/" => raw(&info()),
         path if oidc::is_document(path) => Err(ApiError::method_not_allowed()),
         "/metrics" => Ok(super::metrics::answer(api).await),
+        "/flagz" => flagz::answer(&parts.headers, &api.flags),
+        "/metrics/slis" => Ok(api.metrics.slis.answer(&parts.method)),
         "/statusz" => Ok(zpages::status()),
         _ => Ok(api
             .openapi
@@ -33,14 +35,16 @@ pub(super) async fn answer(api: &Api, parts: &Parts) -> Result<Response> {
 }
 
 /// Paths beside those of groups and of single checks.
-const PATHS: [&str; 13] = [
+const PATHS: [&str; 15] = [
     "/.well-known/openid-configuration",
     "/api",
     "/apis",
     "/apis/",
+    "/flagz",
     "/healthz",
     "/livez",
     "/metrics",
+    "/metrics/slis",
     "/openapi/v2",
     "/openapi/v3",
     "/openid/v1/jwks",

@@ -18,7 +18,7 @@ pub(super) fn status() -> Response {
             "\napiserver statusz\n\
              Warning: this page is for people, and may look otherwise at any time.\n\n\
              Started: {}\nUp: {} hr {} min {} sec\nBinary version: {GIT_VERSION}\nEmulation version: {MAJOR}.{MINOR}\n\
-             Paths: /healthz /livez /metrics /readyz /statusz /version\n",
+             Paths: /flagz /healthz /livez /metrics /metrics/slis /readyz /statusz /version\n",
             began.strftime("%a %b %e %H:%M:%S UTC %Y"),
             up / 3600,
             up / 60 % 60,

@@ -4,11 +4,38 @@ use super::functions;
 use super::syntax::{Expr, Node};
 use super::value::{Key, Value, constant};
 use crate::kinds::regexes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Fails with the words of the first conversion or pattern that cannot be.
+/// Fails with the words of the first conversion or pattern that cannot be, or of a type that is to be a key.
 pub(super) fn check(expr: &Expr) -> Result<(), String> {
-    folded(expr).map(|_| ())
+    folded(expr)?;
+    let (mut bound, mut keys) = (BTreeSet::new(), BTreeSet::new());
+    names(expr, &mut bound, &mut keys);
+    let is_type = |name: &&str| functions::type_named(name).is_some() && !bound.contains(name);
+    match keys.into_iter().find(is_type) {
+        Some(_) => Err("invalid qualifier type: *types.Type".to_owned()),
+        None => Ok(()),
+    }
+}
+
+/// The names that the expression gives to something, and those between brackets.
+fn names<'a>(expr: &'a Expr, bound: &mut BTreeSet<&'a str>, keys: &mut BTreeSet<&'a str>) {
+    match &expr.node {
+        Node::Each(each) => {
+            bound.insert(&each.name);
+            bound.extend(each.second.as_deref());
+        }
+        Node::Bind { name, .. } => {
+            bound.insert(name);
+        }
+        Node::Index { index, .. } => {
+            if let Node::Name(name) = &index.node {
+                keys.insert(name);
+            }
+        }
+        _ => {}
+    }
+    expr.children(&mut |part| names(part, bound, keys));
 }
 
 /// The value of a part that is constant.

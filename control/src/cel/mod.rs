@@ -11,6 +11,7 @@ mod extent;
 mod formats;
 mod functions;
 mod gathered;
+mod hexadecimal;
 mod json;
 mod lex;
 mod moment;

@@ -1,4 +1,5 @@
 //! Durations, times and encodings as text.
+use super::hexadecimal;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::SignedDuration;
@@ -18,6 +19,9 @@ pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
 
 /// As Go's `strconv.ParseFloat` reads it: digits may be parted by underscores, and what is too large is none.
 pub(super) fn number(text: &str) -> Option<f64> {
+    if let Some(number) = hexadecimal::number(text) {
+        return number;
+    }
     let bytes = text.as_bytes();
     let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
     let parted = |at: usize| at > 0 && digit(at - 1) && digit(at + 1);
@@ -102,6 +106,8 @@ mod tests {
             ("_1", None),
             ("1_", None),
             ("1e", None),
+            ("0x1p-2", Some(0.25)),
+            ("1p-2", None),
         ] {
             assert_eq!(number(text), want, "{text}");
         }

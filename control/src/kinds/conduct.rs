@@ -94,6 +94,27 @@ impl Kind {
         }
     }
 
+    /// Whether upstream's watch cache has objects of this kind (`DefaultWatchCacheSizes`).
+    pub fn is_cached_upstream(&self) -> bool {
+        !self.is_event()
+    }
+
+    /// Whether its objects are Events, of either version.
+    fn is_event(&self) -> bool {
+        self.plural == "events" && ["", "events.k8s.io"].contains(&self.group.as_str())
+    }
+
+    /// Whether the kind judges the metadata of its objects itself, as far as it cares; the rest is looked at when nothing
+    /// else is wrong.
+    pub fn judges_metadata_last(&self) -> bool {
+        self.is_event()
+    }
+
+    /// Whether an object may come without a name, and is given a UUID for one (upstream's strategy of LimitRanges).
+    pub fn names_itself(&self) -> bool {
+        self.group.is_empty() && self.plural == "limitranges"
+    }
+
     /// Whether an update may leave the resource version out (upstream's `AllowUnconditionalUpdate`).
     pub fn updates_unconditionally(&self) -> bool {
         self.custom.is_none()

@@ -198,6 +198,13 @@ impl Kind {
 
     /// Everything wrong with a new object, in upstream's order.
     pub fn validate_create(&self, object: &Value) -> FieldErrors {
+        if self.judges_metadata_last() {
+            let errors = (self.rules.validate_create)(object);
+            return match errors.is_empty() {
+                true => meta::validate(object, self.namespaced, self.rules.name_rule),
+                false => errors,
+            };
+        }
         let mut errors = meta::validate(object, self.namespaced, self.rules.name_rule);
         errors.extend(self.foreign_finalizers(object));
         match &self.custom {
@@ -239,6 +246,10 @@ impl Kind {
         old: &Value,
     ) -> (FieldErrors, Vec<String>) {
         let mut errors = meta::validate_update(new, old);
+        if self.judges_metadata_last() {
+            errors.extend((self.rules.validate_update)(subresource, new, old));
+            return (errors, Vec::new());
+        }
         errors.extend(self.foreign_finalizers(new));
         if let Some(custom) = &self.custom {
             let (found, kept) = custom.validate(new, Some(old));
@@ -260,6 +271,15 @@ impl Kind {
     /// The columns of this kind's Table, never empty.
     pub fn columns(&self) -> &[Column] {
         &self.columns
+    }
+
+    /// Whether upstream makes the rows as of any kind, by a name and the time of creation.
+    pub fn has_plain_rows(&self) -> bool {
+        self.custom.is_none()
+            && self
+                .columns
+                .get(1)
+                .is_some_and(|column| column.name == "Created At")
     }
 
     /// The cells of one object, as many as there are columns.

@@ -311,3 +311,33 @@ async fn custom_resources_are_applied_by_their_schema() {
         "{after}"
     );
 }
+
+#[tokio::test]
+async fn a_request_for_a_token_says_who_asked_for_what() {
+    let plane = Plane::start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let (code, _) = plane
+        .call(Method::POST, accounts, json!({"metadata": {"name": "robot"}}))
+        .await;
+    assert_eq!(code, 201);
+    for (body, owned) in [
+        (json!({}), json!({"f:spec": {"f:expirationSeconds": {}}})),
+        (
+            json!({"spec": {"audiences": ["a"], "expirationSeconds": 700}}),
+            json!({"f:spec": {"f:audiences": {}, "f:expirationSeconds": {}}}),
+        ),
+    ] {
+        let path = format!("{accounts}/robot/token?fieldManager=me");
+        let (code, answer) = plane.call(Method::POST, &path, body).await;
+        let mut entry = answer["metadata"]["managedFields"][0].clone();
+        entry["time"].take();
+        let want = json!({"manager": "me", "operation": "Update", "apiVersion": "authentication.k8s.io/v1", "time": null,
+            "fieldsType": "FieldsV1", "fieldsV1": owned, "subresource": "token"});
+        assert_eq!((code.as_u16(), &entry), (201, &want), "{answer}");
+        assert!(
+            answer["status"]["token"]
+                .as_str()
+                .is_some_and(|token| !token.is_empty())
+        );
+    }
+}

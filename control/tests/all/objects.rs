@@ -386,3 +386,27 @@ async fn what_is_no_object_is_no_options_of_a_deletion() {
     }
     assert_eq!(plane.get(&one).await.0, 200);
 }
+
+#[tokio::test]
+async fn a_limit_range_needs_no_name() {
+    let plane = Plane::start().await;
+    let ranges = "/api/v1/namespaces/default/limitranges";
+    let limits = json!({"limits": [{"type": "Container", "max": {"cpu": "1"}}]});
+    let (code, made) = plane.call(Method::POST, ranges, json!({"spec": limits})).await;
+    let name = made["metadata"]["name"].as_str().unwrap_or_default();
+    assert_eq!(
+        (code.as_u16(), name.len(), name.split('-').count()),
+        (201, 36, 5),
+        "{made}"
+    );
+    let (code, _) = plane.get(&format!("{ranges}/{name}")).await;
+    assert_eq!(code, 200);
+    let begun = json!({"metadata": {"generateName": "begun-"}, "spec": limits});
+    let (_, made) = plane.call(Method::POST, ranges, begun).await;
+    let name = made["metadata"]["name"].as_str().unwrap_or_default();
+    assert!(name.starts_with("begun-"), "{made}");
+    let (code, _) = plane
+        .call(Method::POST, "/api/v1/namespaces/default/configmaps", json!({}))
+        .await;
+    assert_eq!(code, 422);
+}

@@ -393,3 +393,34 @@ async fn servers_of_others_that_are_away_are_told_of() {
     soon(&plane, name, &["name=v1.ext.example.com"], |away| away == 1.0).await;
     soon(&plane, name, &["name=v1.apps"], |away| away == 0.0).await;
 }
+
+#[tokio::test]
+async fn checks_of_health_are_counted() {
+    let plane = Plane::start().await;
+    for path in [
+        "/livez",
+        "/readyz?verbose",
+        "/readyz?exclude=store",
+        "/livez/ping",
+    ] {
+        assert_eq!(plane.get(path).await.0, 200, "{path}");
+    }
+    let (code, text) = plane.get("/metrics/slis").await;
+    let text = text.as_str().unwrap_or_default();
+    for line in [
+        "kubernetes_healthcheck{name=\"store\",type=\"livez\"} 1",
+        "kubernetes_healthchecks_total{name=\"ping\",status=\"success\",type=\"livez\"} 1",
+        "kubernetes_healthchecks_total{name=\"ping\",status=\"success\",type=\"readyz\"} 2",
+        "kubernetes_healthchecks_total{name=\"store\",status=\"success\",type=\"readyz\"} 1",
+    ] {
+        assert!(text.contains(&format!("\n{line}\n")), "{code} {line} in {text}");
+    }
+    assert!(text.contains("\nprocess_start_time_seconds "), "{text}");
+    let (code, text) = plane.call(Method::DELETE, "/metrics/slis", Value::Null).await;
+    assert_eq!((code.as_u16(), text), (200, json!("metrics reset\n")));
+    let (_, text) = plane.get("/metrics/slis").await;
+    assert!(
+        !text.as_str().unwrap_or_default().contains("healthcheck"),
+        "{text}"
+    );
+}

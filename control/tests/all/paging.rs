@@ -1,7 +1,7 @@
 //! Lists in pages, at one revision.
 use super::plane::{Plane, config_map};
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -58,4 +58,50 @@ fn with_label(name: &str) -> Value {
     let mut body = config_map(name, "1");
     body["metadata"]["labels"]["t"] = "1".into();
     body
+}
+
+#[tokio::test]
+async fn a_list_of_whatever_is_in_memory_is_whole() {
+    let plane = Plane::start().await;
+    let events = "/api/v1/namespaces/default/events";
+    for name in ["a", "b", "c"] {
+        plane.call(Method::POST, MAPS, with_label(name)).await;
+        let event = json!({"metadata": {"name": name}, "involvedObject": {"namespace": "default"}});
+        let (code, _) = plane.call(Method::POST, events, event).await;
+        assert_eq!(code, 201);
+    }
+    for (path, shown, goes_on) in [
+        (format!("{MAPS}?labelSelector=t&limit=2"), 2, true),
+        (
+            format!("{MAPS}?labelSelector=t&limit=2&resourceVersion=0"),
+            3,
+            false,
+        ),
+        (
+            format!("{MAPS}?labelSelector=t&limit=2&resourceVersion=0&resourceVersionMatch=NotOlderThan"),
+            3,
+            false,
+        ),
+        // Upstream's cache has no Events.
+        (format!("{events}?limit=2&resourceVersion=0"), 2, true),
+        (
+            "/apis/events.k8s.io/v1/events?limit=2&resourceVersion=0".to_owned(),
+            2,
+            true,
+        ),
+    ] {
+        let (code, list) = plane.get(&path).await;
+        assert_eq!(code, 200, "{path}: {list}");
+        let found = list["items"].as_array().map_or(0, Vec::len);
+        let token = list["metadata"]["continue"].as_str();
+        assert_eq!((found, token.is_some()), (shown, goes_on), "{path}: {list}");
+        if let Some(token) = token {
+            let rest = plane.get(&format!("{path}&continue={token}")).await;
+            assert_eq!(
+                rest.1["items"].as_array().map_or(0, Vec::len),
+                1,
+                "{path}: {rest:?}"
+            );
+        }
+    }
 }

@@ -175,6 +175,8 @@ async fn discovery_is_written_as_it_is_accepted() {
         ("/apis/apps/v9", "application/json", 404, "application/json"),
         ("//", "*/*", 404, "text/plain; charset=utf-8"),
         ("/statusz", "*/*", 200, "text/plain; charset=utf-8"),
+        ("/flagz", "*/*", 200, "text/plain; charset=utf-8"),
+        ("/flagz", "application/json", 406, "application/json"),
         ("/livez/etcd", "*/*", 200, "text/plain; charset=utf-8"),
     ] {
         let (found, of, text) = read(&plane, path, &[("accept", accept)]).await;
@@ -183,7 +185,9 @@ async fn discovery_is_written_as_it_is_accepted() {
     let (_, _, index) = read(&plane, "/", &[]).await;
     for path in [
         "/apis/apps/v1",
+        "/flagz",
         "/livez/store",
+        "/metrics/slis",
         "/openapi/v3/apis/apps/v1",
         "/statusz",
     ] {
@@ -250,4 +254,63 @@ async fn items_of_a_list_in_yaml_are_as_in_json() {
     assert!(!text.contains("kind: ConfigMap\n"), "{text}");
     let (_, _, text) = read(&plane, &format!("{maps}/c"), &accept).await;
     assert!(text.contains("kind: ConfigMap\n"), "{text}");
+}
+
+#[tokio::test]
+async fn what_is_empty_is_null_where_upstream_starts_from_nothing() {
+    let plane = Plane::start().await;
+    let metadata = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+    let beta = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1beta1";
+    let table = "application/json;as=Table;g=meta.k8s.io;v=v1";
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let limits = "/api/v1/limitranges";
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    for (path, accept, part, want) in [
+        (secrets, "application/json", "items", json!([])),
+        (secrets, metadata, "items", Value::Null),
+        (secrets, beta, "items", Value::Null),
+        (secrets, table, "rows", json!([])),
+        (limits, "application/json", "items", json!([])),
+        (limits, table, "rows", Value::Null),
+        (definitions, table, "rows", Value::Null),
+        (definitions, metadata, "items", Value::Null),
+        ("/apis/events.k8s.io/v1/events", metadata, "items", Value::Null),
+    ] {
+        let (code, _, text) = read(&plane, path, &[("accept", accept)]).await;
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (code, answer.get(part)),
+            (200, Some(&want)),
+            "{path} {accept}: {text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn flags_are_told_to_people_and_to_programs() {
+    let plane = Plane::start().await;
+    let (_, _, page) = read(&plane, "/flagz", &[]).await;
+    assert!(page.starts_with("\napiserver flagz\n"), "{page}");
+    assert!(page.contains("\nservice-cidr=10."), "{page}");
+    let accept = "application/json;as=Flagz;g=config.k8s.io;v=v1beta1";
+    let (code, _, text) = read(&plane, "/flagz", &[("accept", accept)]).await;
+    let flagz: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (code, &flagz["kind"], &flagz["apiVersion"], &flagz["metadata"]),
+        (
+            200,
+            &json!("Flagz"),
+            &json!("config.k8s.io/v1beta1"),
+            &json!({"name": "apiserver"})
+        )
+    );
+    assert!(
+        flagz["flags"]["listen"]
+            .as_str()
+            .is_some_and(|listen| !listen.is_empty()),
+        "{text}"
+    );
+    let (code, _, text) = read(&plane, "/flagz", &[("accept", "application/json")]).await;
+    let offered = "Available representations: application/json, application/yaml, text/plain";
+    assert!(code == 406 && text.contains(offered), "{text}");
 }

@@ -9,6 +9,7 @@ mod flow_control;
 mod others;
 mod process;
 mod requests;
+mod slis;
 mod storage;
 mod watches;
 
@@ -22,6 +23,7 @@ pub use others::Unavailable;
 pub use process::started;
 use requests::Requests;
 pub(super) use requests::Waited;
+use slis::Slis;
 use std::sync::Arc;
 use watches::Watches;
 
@@ -30,6 +32,7 @@ pub struct Metrics {
     requests: Requests,
     pub(super) access: Access,
     pub(super) watches: Watches,
+    pub(super) slis: Slis,
     connections: Arc<Connections>,
     unavailable: Arc<Unavailable>,
 }
@@ -62,6 +65,10 @@ pub(super) async fn answer(api: &Api) -> Response {
     flow_control::write(api, &mut out);
     others::write(api, &metrics.unavailable, &mut out);
     process::write(&mut out);
+    exposed(out)
+}
+
+fn exposed(out: Exposition) -> Response {
     let mut response = text(StatusCode::OK, out.finish());
     let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, format);

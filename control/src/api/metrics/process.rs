@@ -24,6 +24,18 @@ fn fields(stat: &str) -> Vec<&str> {
     stat.rsplit(") ").next().unwrap_or_default().split(' ').collect()
 }
 
+/// When the process began.
+pub(super) fn write_start(out: &mut Exposition) {
+    if let Some(seconds) = started() {
+        out.single(
+            "process_start_time_seconds",
+            "gauge",
+            "When the process began.",
+            seconds,
+        );
+    }
+}
+
 pub(super) fn write(out: &mut Exposition) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = fields(&stat);
@@ -37,14 +49,7 @@ pub(super) fn write(out: &mut Exposition) {
             seconds,
         );
     }
-    if let Some(seconds) = started_at(&fields) {
-        out.single(
-            "process_start_time_seconds",
-            "gauge",
-            "When the process began.",
-            seconds,
-        );
-    }
+    write_start(out);
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     for (name, field, help) in [
         (

@@ -3,7 +3,7 @@ use super::super::posted::Form;
 use super::super::render::{self, Style};
 use super::super::status::{ApiError, Result};
 use super::super::write;
-use super::super::{Call, permit};
+use super::super::{Call, manage, permit};
 use crate::admission::{Claims as Changes, Notes};
 use crate::auth::restrict::Operation;
 use crate::auth::tokens::{Bound, Claims, ISSUER, Reference};
@@ -34,6 +34,7 @@ pub(super) async fn serve(call: &Call, name: &str, style: Style) -> Result<Respo
     let dry_run = write::Options::of(&call.query, "CreateOptions")?.dry_run;
     let (mut request, warnings) = FORM.read(call)?;
     write::place(call, &mut request)?;
+    manage::note_posted(call, FORM.kind, &mut request);
     let mut notes = Notes {
         warnings,
         ..Notes::default()

@@ -20,3 +20,24 @@ fn expressions_have_the_types_that_upstream_finds() {
     }
     assert!(wrong.is_empty(), "{}\n{}", wrong.len(), wrong.join("\n"));
 }
+
+/// By cel-go's planner, which makes a constant of a type's name.
+#[test]
+fn a_type_is_no_key() {
+    let known = base(true, &Type::Dyn);
+    for (expression, is_type) in [
+        ("object[int] == 1", true),
+        ("object[?int].hasValue()", true),
+        ("[1].all(x, object.a[string] == x)", true),
+        ("['a'].all(list, object[list] == 1)", false),
+        ("object[object.type] == 1", false),
+        ("object['int'] == 1", false),
+    ] {
+        let why = compile(expression, &known, &[Type::Bool])
+            .err()
+            .map(|why| why.to_string());
+        let want =
+            is_type.then(|| "program instantiation failed: invalid qualifier type: *types.Type".to_owned());
+        assert_eq!(why, want, "{expression}");
+    }
+}

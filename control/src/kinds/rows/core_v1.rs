@@ -24,6 +24,7 @@ pub(super) static ENDPOINTS: Rules = Rules {
 };
 
 pub(super) static EVENT: Rules = Rules {
+    name_rule: NameRule::PathSegment,
     row: Some(table::objects::event),
     selectable: event::selectable,
     validate_create: validate::event::core,

@@ -3,6 +3,8 @@ use serde_json::Value;
 
 use super::{IMMUTABLE, complain, present};
 use crate::kinds::error::{FieldError, FieldErrors};
+use crate::kinds::meta;
+use crate::kinds::names::NameRule;
 use crate::kinds::view::View;
 
 /// Namespace whose events old clients leave without one.
@@ -12,6 +14,13 @@ const MAX_FIELD: usize = 128;
 const MAX_NOTE: usize = 1024;
 /// Namespace of events about what has none.
 const SYSTEM_NAMESPACE: &str = "kube-system";
+/// What an `events.k8s.io` Event has of the old form only, and what the core calls it.
+const OLD: [(&str, &str); 4] = [
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+    ("deprecatedSource", "source"),
+];
 /// What an update of an `events.k8s.io` Event keeps, and what the core calls it.
 const FIXED: [(&str, &str); 9] = [
     ("regarding", "involvedObject"),
@@ -27,37 +36,39 @@ const FIXED: [(&str, &str); 9] = [
 
 /// A core Event.
 pub fn core(event: &Value) -> FieldErrors {
-    let (own, involved) = (
-        event.text("metadata.namespace"),
-        event.text("involvedObject.namespace"),
-    );
+    either(event, &CORE)
+}
+
+/// What is asked of an Event of either version (upstream's `legacyValidateEvent`).
+fn either(event: &Value, names: &Names) -> FieldErrors {
+    if event.has("eventTime") {
+        return new_style(event, names);
+    }
+    let own = event.text("metadata.namespace");
+    let involved = event.at(names.about).text("namespace");
     let mismatch = match involved {
         "" => !own.is_empty() && own != DEFAULT_NAMESPACE,
         involved => involved != own,
     };
-    let mut errors = Vec::new();
-    if mismatch {
-        let detail = "does not match event.namespace";
-        errors.push(FieldError::invalid("involvedObject.namespace", involved, detail));
+    match mismatch {
+        true => vec![mismatched(involved)],
+        false => Vec::new(),
     }
-    if event.has("eventTime") {
-        return new_style(event, &CORE);
-    }
-    errors
 }
 
 pub fn core_update(_: Option<&str>, new: &Value, _: &Value) -> FieldErrors {
     core(new)
 }
 
-/// An `events.k8s.io` Event.
+/// An `events.k8s.io` Event, its metadata too.
 pub fn new(event: &Value) -> FieldErrors {
-    let mut errors = Vec::new();
+    let mut errors = either(event, &NEW);
+    errors.extend(meta::validate(event, true, NameRule::Subdomain));
+    errors.extend(meta::foreign_finalizers(event));
+    errors.extend(series(event));
     if !event.has("eventTime") {
         errors.push(FieldError::required("eventTime", ""));
     }
-    errors.extend(new_style(event, &NEW));
-    errors.extend(series(event));
     if !["Normal", "Warning"].contains(&event.text("type")) {
         errors.push(FieldError::invalid(
             "type",
@@ -65,19 +76,12 @@ pub fn new(event: &Value) -> FieldErrors {
             format!("has invalid value: {}", event.text("type")),
         ));
     }
-    for key in [
-        "deprecatedCount",
-        "deprecatedFirstTimestamp",
-        "deprecatedLastTimestamp",
-    ] {
-        if event.has(key) {
-            errors.push(FieldError::invalid(
-                key.trim_start_matches("deprecated"),
-                "",
-                "needs to be unset",
-            ));
-        }
-    }
+    let said = |(key, _): &(&str, &str)| match event.at(key) {
+        Value::Object(source) => source.values().any(|text| text != ""),
+        value => !value.is_null() && *value != 0,
+    };
+    let old = OLD.into_iter().filter(said);
+    errors.extend(old.map(|(_, shown)| FieldError::invalid(shown, "", "needs to be unset")));
     errors
 }
 
@@ -113,14 +117,21 @@ fn series(event: &Value) -> FieldErrors {
     errors
 }
 
+fn mismatched(namespace: &str) -> FieldError {
+    FieldError::invalid(
+        "involvedObject.namespace",
+        namespace,
+        "does not match event.namespace",
+    )
+}
+
 /// Fields every Event with an event time has. In errors they have the names of the core's.
 fn new_style(event: &Value, names: &Names) -> FieldErrors {
     let mut errors = Vec::new();
     let own = event.text("metadata.namespace");
     let about = event.at(names.about).text("namespace");
     if about.is_empty() && ![DEFAULT_NAMESPACE, SYSTEM_NAMESPACE].contains(&own) {
-        let detail = "does not match event.namespace";
-        errors.push(FieldError::invalid("involvedObject.namespace", about, detail));
+        errors.push(mismatched(about));
     }
     let (shown, name) = (names.controller, event.text(names.controller));
     if name.is_empty() {
@@ -152,7 +163,9 @@ fn new_style(event: &Value, names: &Names) -> FieldErrors {
 
 /// Of an `events.k8s.io` Event only the series moves on.
 pub fn new_update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
-    let mut errors = new_style(new, &NEW);
+    let mut errors = either(new, &NEW);
+    errors.extend(meta::validate_update(new, old));
+    errors.extend(meta::foreign_finalizers(new));
     if new.at("series") != old.at("series") {
         errors.extend(series(new));
     }
@@ -164,4 +177,53 @@ pub fn new_update(_: Option<&str>, new: &Value, old: &Value) -> FieldErrors {
         errors.push(FieldError::invalid(shown, now, IMMUTABLE));
     }
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::kinds::Registry;
+
+    /// Upstream's order, and that metadata of a core Event is looked at when nothing else is wrong.
+    #[test]
+    fn metadata_is_judged_where_upstream_does() {
+        let labels = json!({"bad key": ""});
+        let core = json!({"metadata": {"name": "Up", "namespace": "a", "labels": labels}, "involvedObject": {"namespace": "b"}});
+        let mut good = core.clone();
+        good["involvedObject"]["namespace"] = "a".into();
+        let mut named = good.clone();
+        named["metadata"]["labels"] = json!({});
+        let mut slashed = named.clone();
+        slashed["metadata"]["name"] = "a/b".into();
+        let new = json!({"metadata": {"name": "Up", "namespace": "a"}, "regarding": {"namespace": "b"}, "type": "Odd",
+            "series": {"count": 1}, "deprecatedCount": 2, "deprecatedSource": {"host": "h"},
+            "deprecatedFirstTimestamp": "2023-11-14T22:13:20Z"});
+        for (group, event, fields) in [
+            ("", &core, &["involvedObject.namespace"][..]),
+            ("", &good, &["metadata.labels"]),
+            ("", &named, &[]),
+            ("", &slashed, &["metadata.name"]),
+            (
+                "events.k8s.io",
+                &new,
+                &[
+                    "involvedObject.namespace",
+                    "metadata.name",
+                    "series.count",
+                    "series.lastObservedTime",
+                    "eventTime",
+                    "type",
+                    "firstTimestamp",
+                    "count",
+                    "source",
+                ],
+            ),
+        ] {
+            let kind = Registry::builtin().resource(group, "v1", "events").unwrap();
+            let errors = kind.validate_create(event);
+            let found: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+            assert_eq!(found, fields, "{event}");
+        }
+    }
 }

@@ -248,8 +248,8 @@ fn nodes_endpoints_leases_and_events() {
         errors("", "events", json!({"involvedObject": {"namespace": "other"}})),
         "involvedObject.namespace: Invalid value: \"other\": does not match event.namespace"
     );
-    assert!(
-        errors("events.k8s.io", "events", json!({"type": "Normal"}))
-            .starts_with("[eventTime: Required value")
+    assert_eq!(
+        errors("events.k8s.io", "events", json!({"type": "Normal"})),
+        "[involvedObject.namespace: Invalid value: \"\": does not match event.namespace, eventTime: Required value]"
     );
 }
